@@ -1,0 +1,210 @@
+//! `HypervisorNode` (hnode): a host that runs virtual machines. The controller makes it; the node fills in the left half
+//! of its status, the controller the right half.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::Quantity;
+use crate::image::{ImageFormat, ImageSource};
+
+/// What people and the controller want of a node.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "holdfast.dev",
+    version = "v1alpha1",
+    kind = "HypervisorNode",
+    plural = "hypervisornodes",
+    shortname = "hnode",
+    category = "holdfast",
+    status = "HypervisorNodeStatus",
+    derive = "PartialEq",
+    doc = "A host that runs virtual machines. The controller creates it when a node enrols. Deleting it says the host is gone for good: its virtual machines are released, and should the host return, its guests are left alone and reported as orphans.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Accelerator",
+        type_ = "string",
+        json_path = ".status.accelerator.name"
+    ),
+    printcolumn(name = "CPU", type_ = "integer", json_path = ".status.capacity.cpu"),
+    printcolumn(name = "Memory", type_ = "string", json_path = ".status.capacity.memory"),
+    printcolumn(name = "Cordoned", type_ = "boolean", json_path = ".spec.unschedulable"),
+    printcolumn(
+        name = "Version",
+        type_ = "string",
+        json_path = ".status.versions.daemon",
+        priority = "1"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct HypervisorNodeSpec {
+    /// Cordon: no further virtual machine is placed here; those that run stay. Default false.
+    #[serde(default)]
+    pub unschedulable: bool,
+    /// Virtual processors that may be promised for each real one, 1 to 32. Default 4.
+    #[serde(default = "default_overcommit")]
+    #[schemars(range(min = 1, max = 32))]
+    pub cpu_overcommit: i32,
+    /// The identity that enrolled under this name; written by the controller.
+    #[serde(default, skip_serializing_if = "NodeIdentity::is_empty")]
+    pub identity: NodeIdentity,
+    /// Images the node fetches before they are needed; written by the controller from the prefetch selectors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub prefetch: Vec<PrefetchImage>,
+    /// UIDs of orphans the node shall destroy with all their disks; a person writes them here, nothing else removes an orphan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub discard: Vec<String>,
+}
+
+fn default_overcommit() -> i32 {
+    4
+}
+
+/// Digests of the keys a node is known by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeIdentity {
+    /// SHA-256 of the public identity key (SubjectPublicKeyInfo, DER), hexadecimal.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key_sha256: String,
+    /// SHA-256 of the TPM's endorsement key; empty for a key that lies in a file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ek_sha256: String,
+}
+
+impl NodeIdentity {
+    fn is_empty(&self) -> bool {
+        self.key_sha256.is_empty() && self.ek_sha256.is_empty()
+    }
+}
+
+/// An image to fetch ahead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct PrefetchImage {
+    /// Where it comes from.
+    pub source: ImageSource,
+    /// Its SHA-256 digest.
+    pub digest: String,
+    /// Its format: qcow2 or raw.
+    pub format: ImageFormat,
+}
+
+/// What the node is and holds, and what the controller says of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HypervisorNodeStatus {
+    /// What the host has (node).
+    #[schemars(with = "Capacity")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
+    /// Versions of what runs there (node).
+    #[schemars(with = "Versions")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions: Option<Versions>,
+    /// What executes guests, and whether that was proved (node).
+    #[schemars(with = "AcceleratorStatus")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<AcceleratorStatus>,
+    /// True while the node's key lies in a file, which is for development only (node).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub insecure_dev: bool,
+    /// Images in the cache of the node or on their way into it (node).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<CachedImage>,
+    /// UIDs of the virtual machines the node holds, running or not (node).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_machines: Vec<String>,
+    /// Virtual machines the node holds and no object asks for; they run on until spec.discard names them (node).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<Orphan>,
+    /// Namespaces the node serves and may watch (controller).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// What is promised to virtual machines and orphans, per-machine overhead counted (controller).
+    #[schemars(with = "Capacity")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocated: Option<Capacity>,
+    /// Ready, Enrolled (controller).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// An amount of what virtual machines consume.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct Capacity {
+    /// Processors: real ones in a capacity, virtual ones in an allocation.
+    pub cpu: i32,
+    /// Memory.
+    pub memory: Quantity,
+    /// Disk space of the node's state folder.
+    pub storage: Quantity,
+}
+
+/// Versions of the programs on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct Versions {
+    /// holdfast-node.
+    pub daemon: String,
+    /// libvirt.
+    pub libvirt: String,
+    /// The hypervisor, such as QEMU.
+    pub hypervisor: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Processor architecture, such as x86_64.
+    pub architecture: String,
+}
+
+/// What executes guests on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct AcceleratorStatus {
+    /// kvm, or tcg (emulation) where the node is configured so.
+    pub name: String,
+    /// Whether guest code was seen to run with it; without that the node starts nothing.
+    pub proved: bool,
+    /// Why it was not proved, and what to do; empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// An image in a node's cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CachedImage {
+    /// Its SHA-256 digest.
+    pub digest: String,
+    /// Bytes on disk so far.
+    pub bytes: i64,
+    /// Bytes in all; equal to bytes once complete and verified, 0 while unknown.
+    pub total: i64,
+    /// Size of the disk it describes, in bytes; absent until complete.
+    #[schemars(with = "i64")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_size: Option<i64>,
+    /// Why a prefetch does not advance; empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// A virtual machine without an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct Orphan {
+    /// UID of the object it was made for; also its libvirt domain UUID.
+    pub uid: String,
+    /// Namespace and name it had, such as shop/web.
+    pub name: String,
+    /// Virtual processors it occupies.
+    pub cpu: i32,
+    /// Memory it occupies.
+    pub memory: Quantity,
+    /// Disk space it occupies.
+    pub storage: Quantity,
+}
