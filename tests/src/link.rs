@@ -1,0 +1,163 @@
+//! A host's way out: a TCP relay from a loopback port inside the host to one of this machine, which can fail.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime;
+use crate::spawner::Spawner;
+
+/// A chunk that is relayed at a time; small enough that a stall takes effect within one.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// What the link does with connections and bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything passes.
+    Up,
+    /// Connections are closed, new ones at once.
+    Down,
+    /// Connections stay open and are accepted, no byte passes.
+    Stall,
+}
+
+/// The relay. It listens anew at each boot of its host.
+pub struct Link {
+    inside: u16,
+    outside: u16,
+    mode: watch::Sender<Mode>,
+    bytes: Arc<AtomicU64>,
+    listening: Mutex<CancellationToken>,
+}
+
+impl Link {
+    pub(crate) fn new(inside: u16, outside: u16) -> Self {
+        Self {
+            inside,
+            outside,
+            mode: watch::Sender::new(Mode::Up),
+            bytes: Arc::default(),
+            listening: Mutex::default(),
+        }
+    }
+
+    /// The port inside the host.
+    pub fn port(&self) -> u16 {
+        self.inside
+    }
+
+    /// Changes what happens, to open connections as well.
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+
+    /// Bytes relayed so far, both directions together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Listens inside the host of `spawner`; the listener of an earlier boot ends.
+    pub(crate) fn listen(&self, spawner: &Spawner) -> Result<()> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.inside));
+        // A socket belongs to the network of the thread that makes it.
+        let listener = spawner.run(move || TcpListener::bind(address))?;
+        let listener = listener.with_context(|| format!("could not listen on {address} in the host"))?;
+        listener
+            .set_nonblocking(true)
+            .context("could not prepare the listener")?;
+        let end = CancellationToken::new();
+        let mut listening = self
+            .listening
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::replace(&mut *listening, end.clone()).cancel();
+        let relay = Relay {
+            outside: self.outside,
+            mode: self.mode.subscribe(),
+            bytes: Arc::clone(&self.bytes),
+        };
+        runtime::harness()?.spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                outcome = relay.accept(listener) => drop(outcome.inspect_err(|error| tracing::warn!(%error, "a link ended"))),
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.listening
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .cancel();
+    }
+}
+
+#[derive(Clone)]
+struct Relay {
+    outside: u16,
+    mode: watch::Receiver<Mode>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Relay {
+    async fn accept(self, listener: TcpListener) -> std::io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        loop {
+            let (inside, _) = listener.accept().await?;
+            tokio::spawn(self.clone().connect(inside));
+        }
+    }
+
+    async fn connect(self, inside: TcpStream) {
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, self.outside));
+        if *self.mode.borrow() == Mode::Down {
+            return;
+        }
+        // A server that is not there closes the connection, as it would without a relay between.
+        let Ok(outside) = TcpStream::connect(target).await else {
+            return;
+        };
+        let (from_inside, to_inside) = inside.into_split();
+        let (from_outside, to_outside) = outside.into_split();
+        // The first direction to end ends the connection: HTTP clients do not half-close.
+        tokio::select! {
+            _ = self.clone().carry(from_inside, to_outside) => {}
+            _ = self.clone().carry(from_outside, to_inside) => {}
+        }
+    }
+
+    async fn carry(mut self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let count = tokio::select! {
+                count = from.read(&mut chunk) => count?,
+                () = closed(self.mode.clone()) => return Ok(()),
+            };
+            if count == 0 {
+                return Ok(());
+            }
+            let passable = self.mode.wait_for(|mode| *mode != Mode::Stall).await;
+            if !passable.is_ok_and(|mode| *mode == Mode::Up) {
+                return Ok(());
+            }
+            to.write_all(&chunk[..count]).await?;
+            self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn closed(mut mode: watch::Receiver<Mode>) {
+    // An error means that the link is gone, which closes its connections too.
+    drop(mode.wait_for(|mode| *mode == Mode::Down).await);
+}

@@ -1,0 +1,108 @@
+//! The harness itself: its peers are real, come up, and survive what stories do to them.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use holdfast_tests::control_plane::ControlPlane;
+use holdfast_tests::host::Host;
+use holdfast_tests::link::Mode;
+use holdfast_tests::{files, peer, ports};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+
+fn fresh_folder(name: &str) -> Result<PathBuf> {
+    let folder = peer::repository().join("target/sites/harness").join(name);
+    files::remove_folder(&folder)?;
+    files::create_folder(&folder)?;
+    Ok(folder)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_plane_keeps_its_state_when_the_api_server_is_killed() -> Result<()> {
+    let mut plane = ControlPlane::start(&fresh_folder("plane")?).await?;
+    let namespaces: Api<Namespace> = Api::all(plane.client().await?);
+    let mut kept = Namespace::default();
+    kept.metadata.name = Some("kept".to_owned());
+    namespaces.create(&Default::default(), &kept).await?;
+
+    plane.kill_apiserver();
+    assert!(
+        namespaces.get("kept").await.is_err(),
+        "a killed API server answers nothing"
+    );
+
+    plane.start_apiserver().await?;
+    namespaces.get("kept").await?;
+    Ok(())
+}
+
+#[test]
+fn two_hosts_run_side_by_side_with_a_network_of_the_same_name() -> Result<()> {
+    let folder = fresh_folder("two")?;
+    let hosts = [
+        Host::start(&folder.join("a"), "a")?,
+        Host::start(&folder.join("b"), "b")?,
+    ];
+    for host in &hosts {
+        host.virsh(&["net-start", "default"])?;
+        let addresses = host.run(&["ip", "-brief", "address", "show", "virbr0"])?;
+        assert!(addresses.contains("192.168.122.1/24"), "{addresses}");
+        assert_eq!(host.run(&["hostname"])?.trim(), host.name());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_killed_libvirtd_comes_back_and_finds_its_network() -> Result<()> {
+    let mut host = Host::start(&fresh_folder("killed")?, "killed")?;
+    host.virsh(&["net-start", "default"])?;
+    host.libvirtd()?.kill_9();
+    assert!(
+        host.virsh(&["list"]).is_err(),
+        "a killed libvirtd answers nothing"
+    );
+    host.start_libvirtd()?;
+    assert!(host.virsh(&["net-list"])?.contains("default"));
+    Ok(())
+}
+
+#[test]
+fn a_reboot_ends_every_process_and_empties_run() -> Result<()> {
+    let mut host = Host::start(&fresh_folder("reboot")?, "reboot")?;
+    host.virsh(&["net-start", "default"])?;
+    host.run(&["touch", "/run/before", "/var/lib/holdfast/kept"])?;
+    let dnsmasq = host.run(&["pgrep", "dnsmasq"])?;
+    assert!(!dnsmasq.is_empty());
+    host.reboot()?;
+    assert!(!host.outside("/run/before").exists());
+    assert!(host.outside("/var/lib/holdfast/kept").exists());
+    assert!(
+        host.run(&["pgrep", "dnsmasq"]).is_err(),
+        "no process of the earlier boot is left"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_link_is_the_only_way_out_of_a_host() -> Result<()> {
+    let server = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let outside = server.local_addr()?.port();
+    std::thread::spawn(move || {
+        for mut stream in server.incoming().flatten() {
+            let _ = std::io::Write::write_all(&mut stream, b"hello");
+        }
+    });
+    let mut host = Host::start(&fresh_folder("link")?, "link")?;
+    let inside = ports::free()?;
+    let link = host.add_link(inside, outside)?;
+    let read = |port: u16| format!("exec 3<>/dev/tcp/127.0.0.1/{port} && timeout 5 cat <&3");
+    assert_eq!(host.run(&["bash", "-c", &read(inside)])?, "hello");
+    assert_eq!(link.bytes(), 5);
+    assert!(
+        host.run(&["bash", "-c", &read(outside)]).is_err(),
+        "the machine's loopback is not the host's"
+    );
+    link.set(Mode::Down);
+    assert_eq!(host.run(&["bash", "-c", &read(inside)])?, "");
+    Ok(())
+}
