@@ -1,0 +1,72 @@
+# What every image's build.sh shares; sourced after setting $image, the image's name.
+#
+# An image is named by the hash of its recipe (its folder and this file), so a changed recipe
+# is a new file and an unchanged one is never built twice.
+# shellcheck shell=bash
+
+images=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${HOLDFAST_CACHE:-$HOME/.cache/holdfast}/images
+
+say() { printf 'image %s: %s (%d s)\n' "$image" "$1" "$SECONDS" >&2; }
+refuse() { printf 'image %s: %s\n' "$image" "$1" >&2; exit 1; }
+
+recipe_hash() {
+    (cd "$images" && find recipe.sh "$image" -type f | LC_ALL=C sort | xargs -d '\n' sha256sum) |
+        sha256sum | cut -c 1-12
+}
+
+image_path() { echo "$cache/$image-$(recipe_hash).qcow2"; }
+
+need_tools() {
+    local tool
+    for tool; do
+        command -v "$tool" >/dev/null || refuse "the program $tool is missing; run tests/peers/packages.sh, which installs what the images need"
+    done
+}
+
+# Downloads packages of this machine's own Debian and unpacks them into a folder; installs nothing.
+unpack_packages() {
+    local into=$1 debs
+    shift
+    debs=$(mktemp -d "$work/debs.XXXXXX")
+    chmod 755 "$work" "$debs" # apt's own user fetches into it
+    apt-cache show "$1" >/dev/null 2>&1 || apt-get -qq update
+    (cd "$debs" && apt-get -qq download "$@") 2> >(grep -v '^W: Download is performed unsandboxed' >&2)
+    local deb
+    for deb in "$debs"/*.deb; do dpkg-deb -x "$deb" "$into"; done
+    rm -rf "$debs"
+}
+
+# A partition's content is a file; this writes it to its place in the disk, holes kept.
+write_partition() {
+    local disk=$1 content=$2 first_sector=$3
+    dd if="$content" of="$disk" bs=64K seek="$((first_sector * 512))" oflag=seek_bytes \
+        conv=notrunc,sparse status=none
+}
+
+# Converts the finished raw disk and moves it into the cache, digest first: an image that is
+# there is complete, whatever happened on the way.
+publish() {
+    local raw=$1 path
+    path=$(image_path)
+    qemu-img convert -f raw -O qcow2 "$raw" "$work/image.qcow2"
+    (cd "$work" && sha256sum image.qcow2 | sed "s/image\.qcow2/${path##*/}/") >"$work/sha256"
+    mv "$work/sha256" "$path.sha256"
+    mv "$work/image.qcow2" "$path"
+    ln -sfn "${path##*/}" "$cache/$image.qcow2"
+    say "built $path"
+}
+
+# Runs build_image in a working folder that goes away, unless the image is there already.
+main() {
+    case ${1:-} in
+        --path) image_path; return ;;
+        "") ;;
+        *) refuse "\"$1\" is no option; give none to build, or --path to learn where the image is" ;;
+    esac
+    [ ! -e "$(image_path)" ] || { ln -sfn "$(basename "$(image_path)")" "$cache/$image.qcow2"; return 0; }
+    mkdir -p "$cache"
+    work=$(mktemp -d "$cache/.build-$image.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    build_image
+}
