@@ -1,4 +1,4 @@
-//! A Kubernetes control plane of three processes on loopback: kine (SQLite), kube-apiserver, kube-controller-manager.
+//! A Kubernetes control plane of three processes on loopback: kine (on `SQLite`), kube-apiserver, kube-controller-manager.
 //!
 //! Its folder holds all state, so the API server can be stopped, killed and started again on the same port.
 
@@ -13,7 +13,7 @@ use kube::Client;
 use crate::kubeconfig::{self, Login};
 use crate::peer;
 use crate::pki::Pki;
-use crate::process::{Process, tail};
+use crate::process::{Process, heading};
 use crate::spawner::Spawner;
 use crate::wait::{Look, wait_for};
 use crate::{files, ports};
@@ -124,7 +124,7 @@ impl ControlPlane {
     /// The end of each process's log, for a failure's message.
     pub fn logs(&self) -> String {
         let processes = [&self.kine, &self.apiserver, &self.manager];
-        let part = |process: &Process| format!("--- {}\n{}", process.name(), tail(process.log()));
+        let part = |process: &Process| heading(process.name(), process.log());
         processes.into_iter().flatten().map(part).collect()
     }
 

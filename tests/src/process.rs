@@ -121,3 +121,13 @@ pub fn tail(log: &Path) -> String {
     };
     read().unwrap_or_default()
 }
+
+/// The last lines of a log under a heading; empty when the log is.
+pub fn heading(title: &str, log: &Path) -> String {
+    let lines = tail(log);
+    if lines.is_empty() {
+        lines
+    } else {
+        format!("--- {title}\n{lines}\n")
+    }
+}

@@ -29,7 +29,9 @@ impl Spawner {
             if ready.send(outcome).is_err() || failed {
                 return;
             }
-            queue.into_iter().for_each(|work| work());
+            for work in queue {
+                work();
+            }
         };
         let thread = thread::Builder::new()
             .name(name.to_owned())

@@ -9,6 +9,7 @@ use holdfast_tests::link::Mode;
 use holdfast_tests::{files, peer, ports};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
+use kube::api::PostParams;
 
 fn fresh_folder(name: &str) -> Result<PathBuf> {
     let folder = peer::repository().join("target/sites/harness").join(name);
@@ -23,7 +24,7 @@ async fn the_control_plane_keeps_its_state_when_the_api_server_is_killed() -> Re
     let namespaces: Api<Namespace> = Api::all(plane.client().await?);
     let mut kept = Namespace::default();
     kept.metadata.name = Some("kept".to_owned());
-    namespaces.create(&Default::default(), &kept).await?;
+    namespaces.create(&PostParams::default(), &kept).await?;
 
     plane.kill_apiserver();
     assert!(

@@ -18,7 +18,7 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 
 const LIBVIRTD_CONF: &str =
     "unix_sock_dir = \"/run/libvirt\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n";
-/// The machine's AppArmor and cgroups are not the host's to use; DAC isolation stays as it is in production.
+/// The machine's security modules and cgroups are not the host's to use; DAC isolation stays as it is in production.
 const QEMU_CONF: &str = "security_driver = \"none\"\ncgroup_controllers = [ ]\nstdio_handler = \"logd\"\n";
 const DEFAULT_NETWORK: &str = "\
 <network>

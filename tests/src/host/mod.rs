@@ -22,7 +22,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::link::Link;
 use crate::peer;
-use crate::process::{Process, tail};
+use crate::process::{self, Process};
 use power::Power;
 
 pub use libvirt::Libvirtd;
@@ -198,20 +198,19 @@ impl Host {
 
     /// The end of each log of the host, for a failure's message.
     pub fn logs(&self) -> String {
-        let entries = std::fs::read_dir(self.folder.join("logs"))
+        let mut text = String::new();
+        for entry in std::fs::read_dir(self.folder.join("logs"))
             .into_iter()
             .flatten()
-            .filter_map(Result::ok);
-        entries
-            .map(|entry| {
-                format!(
-                    "--- {} {}\n{}",
-                    self.name,
-                    entry.path().display(),
-                    tail(&entry.path())
-                )
-            })
-            .collect()
+            .filter_map(Result::ok)
+        {
+            let log = entry.path();
+            text.push_str(&process::heading(
+                &format!("{} {}", self.name, log.display()),
+                &log,
+            ));
+        }
+        text
     }
 
     fn create_bridge(&self, bridge: &str) -> Result<()> {
