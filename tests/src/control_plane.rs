@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use axum::http::Request;
 use kube::Client;
 
-use crate::kubeconfig::{self, Login};
+use crate::kubeconfig::{self, Login, Server};
 use crate::peer;
 use crate::pki::Pki;
 use crate::process::{Process, heading};
@@ -82,18 +82,18 @@ impl ControlPlane {
     pub fn write_kubeconfig(&self, user: &str, groups: &[&str]) -> Result<PathBuf> {
         let identity = self.pki.client(user, groups)?;
         let file = self.folder.join(format!("{}.kubeconfig", user.replace(':', "-")));
-        kubeconfig::write(
-            &file,
-            &self.server(),
-            &self.pki.authority()?,
-            &Login::Certificate(&identity),
-        )?;
+        kubeconfig::write(&file, &self.server()?, &Login::Certificate(&identity))?;
         Ok(file)
     }
 
-    /// The API server's address.
-    pub fn server(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+    fn server(&self) -> Result<Server> {
+        let authority = self.pki.authority()?;
+        Ok(Server {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+            authority,
+            tls_name: None,
+        })
     }
 
     /// Starts the API server, unless it runs, and waits until it is ready.

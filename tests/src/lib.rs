@@ -15,6 +15,7 @@ pub mod control_plane;
 pub mod files;
 pub mod host;
 pub mod image_server;
+pub mod install;
 pub mod kubeconfig;
 pub mod link;
 pub mod peer;

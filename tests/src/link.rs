@@ -1,4 +1,4 @@
-//! A host's way out: a TCP relay from a loopback port inside the host to one of this machine, which can fail.
+//! A host's way out: a TCP relay from a loopback port inside the host to an address of this machine, which can fail.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -32,17 +32,17 @@ pub enum Mode {
 /// The relay. It listens anew at each boot of its host.
 pub struct Link {
     inside: u16,
-    outside: u16,
+    outside: String,
     mode: watch::Sender<Mode>,
     bytes: Arc<AtomicU64>,
     listening: Mutex<CancellationToken>,
 }
 
 impl Link {
-    pub(crate) fn new(inside: u16, outside: u16) -> Self {
+    pub(crate) fn new(inside: u16, outside: &str) -> Self {
         Self {
             inside,
-            outside,
+            outside: outside.to_owned(),
             mode: watch::Sender::new(Mode::Up),
             bytes: Arc::default(),
             listening: Mutex::default(),
@@ -80,7 +80,7 @@ impl Link {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         std::mem::replace(&mut *listening, end.clone()).cancel();
         let relay = Relay {
-            outside: self.outside,
+            outside: self.outside.clone(),
             mode: self.mode.subscribe(),
             bytes: Arc::clone(&self.bytes),
         };
@@ -105,7 +105,7 @@ impl Drop for Link {
 
 #[derive(Clone)]
 struct Relay {
-    outside: u16,
+    outside: String,
     mode: watch::Receiver<Mode>,
     bytes: Arc<AtomicU64>,
 }
@@ -120,12 +120,11 @@ impl Relay {
     }
 
     async fn connect(self, inside: TcpStream) {
-        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, self.outside));
         if *self.mode.borrow() == Mode::Down {
             return;
         }
         // A server that is not there closes the connection, as it would without a relay between.
-        let Ok(outside) = TcpStream::connect(target).await else {
+        let Ok(outside) = TcpStream::connect(&self.outside).await else {
             return;
         };
         let (from_inside, to_inside) = inside.into_split();

@@ -6,7 +6,7 @@ use anyhow::Result;
 use holdfast_tests::control_plane::ControlPlane;
 use holdfast_tests::host::Host;
 use holdfast_tests::link::Mode;
-use holdfast_tests::{files, peer, ports};
+use holdfast_tests::{files, install, peer, ports};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::PostParams;
@@ -87,7 +87,7 @@ fn a_reboot_ends_every_process_and_empties_run() -> Result<()> {
 #[test]
 fn a_link_is_the_only_way_out_of_a_host() -> Result<()> {
     let server = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let outside = server.local_addr()?.port();
+    let outside = server.local_addr()?;
     std::thread::spawn(move || {
         for mut stream in server.incoming().flatten() {
             let _ = std::io::Write::write_all(&mut stream, b"hello");
@@ -95,15 +95,27 @@ fn a_link_is_the_only_way_out_of_a_host() -> Result<()> {
     });
     let mut host = Host::start(&fresh_folder("link")?, "link")?;
     let inside = ports::free()?;
-    let link = host.add_link(inside, outside)?;
+    let link = host.add_link(inside, &outside.to_string())?;
     let read = |port: u16| format!("exec 3<>/dev/tcp/127.0.0.1/{port} && timeout 5 cat <&3");
     assert_eq!(host.run(&["bash", "-c", &read(inside)])?, "hello");
     assert_eq!(link.bytes(), 5);
     assert!(
-        host.run(&["bash", "-c", &read(outside)]).is_err(),
+        host.run(&["bash", "-c", &read(outside.port())]).is_err(),
         "the machine's loopback is not the host's"
     );
     link.set(Mode::Down);
     assert_eq!(host.run(&["bash", "-c", &read(inside)])?, "");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_and_policies_are_in_force_after_an_installation() -> Result<()> {
+    let folder = fresh_folder("install")?;
+    let plane = ControlPlane::start(&folder).await?;
+    let client = plane.client().await?;
+    install::install(&plane.kubeconfig(), &client, &folder).await?;
+    install::install(&plane.kubeconfig(), &client, &folder).await?;
+    let explained = install::kubectl(&plane.kubeconfig(), &["explain", "hvm.spec"])?;
+    assert!(explained.contains("runStrategy"), "{explained}");
     Ok(())
 }

@@ -124,8 +124,8 @@ impl Host {
         Ok(())
     }
 
-    /// Opens a relay from a loopback port of the host to one of this machine, now and at every boot.
-    pub fn add_link(&mut self, inside: u16, outside: u16) -> Result<Arc<Link>> {
+    /// Opens a relay from a loopback port of the host to `outside` (`host:port`), now and at every boot.
+    pub fn add_link(&mut self, inside: u16, outside: &str) -> Result<Arc<Link>> {
         let link = Arc::new(Link::new(inside, outside));
         link.listen(self.power()?.spawner())?;
         self.links.push(Arc::clone(&link));
