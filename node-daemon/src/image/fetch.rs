@@ -1,0 +1,279 @@
+//! One transfer: from the source through hash and disk to the final name.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+use tokio::sync::watch;
+
+use super::intake::Intake;
+use super::partial::{Partial, Resume};
+use super::{Cache, Digest, Error, Format, Image, Progress, Source, Url, http, inspect, local, seal};
+
+/// Progress moves in steps of this size, so that watching it costs nothing.
+const REPORT_BYTES: u64 = 1 << 20;
+
+/// What a transfer ended with: a complete, synced partial file.
+struct Received {
+    found: Digest,
+    /// Some of the bytes came from an earlier transfer.
+    resumed: bool,
+    /// The server called its answer a web page.
+    web_page: bool,
+}
+
+/// Transfers the image and publishes it. Called with the digest's turn held.
+pub(super) async fn run(
+    cache: &Cache,
+    source: &Source,
+    digest: &Digest,
+    format: Format,
+    progress: &watch::Sender<Progress>,
+) -> Result<Image, Error> {
+    let transfer = Transfer::claim(cache, digest, progress)?;
+    let outcome = transfer.receive(source).await;
+    if matches!(outcome, Err(Error::DiskFull { .. } | Error::TooLarge { .. })) {
+        // What we hold keeps the disk full for the guests too.
+        transfer.discard()?;
+    }
+    transfer.admit(source, &outcome?, format)
+}
+
+/// A claimed partial file and where the transfer reports to.
+struct Transfer<'a> {
+    cache: &'a Cache,
+    digest: &'a Digest,
+    partial: Partial,
+    progress: &'a watch::Sender<Progress>,
+}
+
+impl<'a> Transfer<'a> {
+    fn claim(
+        cache: &'a Cache,
+        digest: &'a Digest,
+        progress: &'a watch::Sender<Progress>,
+    ) -> Result<Self, Error> {
+        let claimed = Partial::claim(&cache.dir, digest);
+        let partial = claimed.map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => Error::Busy(*digest),
+            _ => Error::storage(&cache.dir, source),
+        })?;
+        Ok(Self {
+            cache,
+            digest,
+            partial,
+            progress,
+        })
+    }
+
+    async fn receive(&self, source: &Source) -> Result<Received, Error> {
+        match source {
+            Source::Http(url) => self.receive_http(url).await,
+            Source::File(path) => self.receive_file(path).await,
+        }
+    }
+
+    /// Continues an earlier transfer. When the result is wrong, that may be the fault of what a crash left behind
+    /// and not of the source, so everything is fetched once more before the source is blamed.
+    async fn receive_http(&self, url: &Url) -> Result<Received, Error> {
+        let resume = self.partial.resume(url.as_str());
+        let received = self.transfer_http(url, resume.as_ref()).await?;
+        if received.resumed && received.found != *self.digest {
+            return self.transfer_http(url, None).await;
+        }
+        Ok(received)
+    }
+
+    async fn transfer_http(&self, url: &Url, resume: Option<&Resume>) -> Result<Received, Error> {
+        let mut opened = http::open(&self.cache.client, &self.cache.rules, url, resume).await?;
+        if opened.web_page && resume.is_some() {
+            // A captive portal must not cost us the gigabytes we hold.
+            return Err(Error::WebPage { at: http::shown(url) });
+        }
+        self.check_room(http::shown(url), opened.start, opened.total)?;
+        if opened.start == 0 {
+            self.partial
+                .begin(url.as_str(), opened.etag.as_deref())
+                .map_err(|error| self.storage(error))?;
+        }
+        let mut intake = self.intake(opened.start)?;
+        let pumped = self.pump_http(&mut opened, &mut intake, url).await;
+        // Finished even after an error: what was received is then on disk for the next attempt.
+        let found = intake.finish().await.map_err(|error| self.storage(error))?;
+        pumped?;
+        Ok(Received {
+            found,
+            resumed: opened.start > 0,
+            web_page: opened.web_page,
+        })
+    }
+
+    async fn pump_http(
+        &self,
+        opened: &mut http::Opened,
+        intake: &mut Intake,
+        url: &Url,
+    ) -> Result<(), Error> {
+        let mut received = opened.start;
+        while let Some(bytes) = opened.next(received).await? {
+            received += bytes.len() as u64;
+            self.check_size(received, || http::shown(url))?;
+            if intake.push(bytes).await.is_err() {
+                // The disk failed; finishing the intake says how.
+                return Ok(());
+            }
+            self.report(received, opened.total);
+        }
+        match opened.total {
+            Some(total) if total != received => Err(Error::Interrupted {
+                at: http::shown(url),
+                bytes: received,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn receive_file(&self, path: &Path) -> Result<Received, Error> {
+        let (file, total) = local::open(path, &self.cache.rules)?;
+        self.check_free(total)?;
+        self.partial
+            .begin("", None)
+            .map_err(|error| self.storage(error))?;
+        let mut intake = self.intake(0)?;
+        let pumped = self.pump_file(file, &mut intake, path, total).await;
+        let found = intake.finish().await.map_err(|error| self.storage(error))?;
+        pumped?;
+        Ok(Received {
+            found,
+            resumed: false,
+            web_page: false,
+        })
+    }
+
+    async fn pump_file(
+        &self,
+        mut file: File,
+        intake: &mut Intake,
+        path: &Path,
+        total: u64,
+    ) -> Result<(), Error> {
+        let mut passed = 0;
+        loop {
+            let (rest, bytes) = local::next(file, path).await?;
+            file = rest;
+            passed += bytes.len() as u64;
+            self.check_size(passed, || path.display().to_string())?;
+            if bytes.is_empty() || intake.push(bytes).await.is_err() {
+                return Ok(());
+            }
+            self.report(passed, Some(total));
+        }
+    }
+
+    fn intake(&self, start: u64) -> Result<Intake, Error> {
+        self.partial
+            .handle()
+            .and_then(|file| Intake::start(file, start))
+            .map_err(|error| self.storage(error))
+    }
+
+    /// Compares, checks, publishes. Nothing is kept of bytes that are not the image.
+    fn admit(&self, source: &Source, received: &Received, format: Format) -> Result<Image, Error> {
+        if received.found != *self.digest {
+            self.discard()?;
+            return Err(mismatch(source, received, self.digest));
+        }
+        let facts = match inspect::inspect(self.partial.file(), format) {
+            Ok(facts) => facts,
+            Err(unfit) => {
+                self.discard()?;
+                return Err(Error::Unfit {
+                    at: at(source),
+                    source: unfit,
+                });
+            }
+        };
+        self.publish(self.partial.file(), format, facts.virtual_size)
+            .map_err(|error| self.storage(error))
+    }
+
+    /// The seal first: without the image it means nothing, and the image never lies there without it.
+    fn publish(&self, file: &File, format: Format, virtual_size: u64) -> io::Result<Image> {
+        // Readable by QEMU's own user, writable by nobody.
+        file.set_permissions(Permissions::from_mode(0o444))?;
+        let image = seal::write(&self.cache.dir, self.digest, file, format, virtual_size)?;
+        self.partial.publish(&image.path)?;
+        tracing::info!(image = %self.digest, bytes = image.bytes, "image verified and cached");
+        Ok(image)
+    }
+
+    fn check_room(&self, at: String, start: u64, total: Option<u64>) -> Result<(), Error> {
+        let Some(total) = total else { return Ok(()) };
+        self.check_size(total, || at)?;
+        self.check_free(total.saturating_sub(start))
+    }
+
+    fn check_size(&self, bytes: u64, at: impl FnOnce() -> String) -> Result<(), Error> {
+        let limit = self.cache.rules.max_bytes;
+        if bytes > limit {
+            Err(Error::TooLarge { at: at(), limit })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses before the first byte what cannot fit; what is announced by nobody fails while writing.
+    fn check_free(&self, wanted: u64) -> Result<(), Error> {
+        let stat = statvfs(&self.cache.dir).map_err(|errno| self.storage(errno.into()))?;
+        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        if free < wanted.saturating_add(self.cache.rules.reserve_bytes) {
+            return Err(Error::DiskFull {
+                path: self.cache.dir.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    fn report(&self, bytes: u64, total: Option<u64>) {
+        self.progress.send_if_modified(|seen| {
+            let moved =
+                bytes.abs_diff(seen.bytes) >= REPORT_BYTES || Some(bytes) == total || seen.total != total;
+            if moved {
+                *seen = Progress { bytes, total };
+            }
+            moved
+        });
+    }
+
+    fn discard(&self) -> Result<(), Error> {
+        self.partial.discard().map_err(|error| self.storage(error))
+    }
+
+    fn storage(&self, source: io::Error) -> Error {
+        Error::storage(self.partial.path(), source)
+    }
+}
+
+fn mismatch(source: &Source, received: &Received, expected: &Digest) -> Error {
+    if received.web_page {
+        return Error::WebPage { at: at(source) };
+    }
+    let found = match source {
+        Source::Http(_) => Some(received.found),
+        Source::File(_) => None,
+    };
+    Error::DigestMismatch {
+        at: at(source),
+        expected: *expected,
+        found,
+    }
+}
+
+fn at(source: &Source) -> String {
+    match source {
+        Source::Http(url) => http::shown(url),
+        Source::File(path) => path.display().to_string(),
+    }
+}
