@@ -45,3 +45,8 @@ pub fn secrets_grant(node: &str) -> String {
 pub fn own_grant(node: &str) -> String {
     format!("{GRANT_PREFIX}{node}")
 }
+
+/// Lease of a node in [`SYSTEM_NAMESPACE`]; the controller creates it, the node renews it.
+pub fn node_lease(node: &str) -> String {
+    format!("{GRANT_PREFIX}{node}")
+}
