@@ -13,6 +13,7 @@
 
 pub mod control_plane;
 pub mod files;
+pub mod guest;
 pub mod host;
 pub mod image_server;
 pub mod install;
@@ -22,6 +23,9 @@ pub mod peer;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod progress;
 pub mod runtime;
+pub mod site;
 pub mod spawner;
+pub mod story;
 pub mod wait;

@@ -1,0 +1,210 @@
+//! A host of a site: a simulated host with a node daemon in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::host::Host;
+use crate::kubeconfig::{self, Login, Server};
+use crate::link::Link;
+use crate::process::{Process, heading};
+use crate::progress::Progress;
+use crate::{files, peer};
+
+/// The daemon lets its current step finish.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// Inside the host, beside the state folder, so that this holds nothing but state.
+const CONFIGURATION: &str = "/var/lib/holdfast-configuration";
+/// The API server's port inside every host.
+const API_PORT: u16 = 6443;
+const DAEMON: &str = "holdfast-node";
+
+/// What executes guests on the machine the site runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor itself.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+impl Accelerator {
+    /// KVM where the daemon's own proof succeeds, else emulation, said aloud.
+    pub fn proved(progress: &Progress) -> Result<Self> {
+        let mut proof = Command::new(peer::ours(DAEMON)?);
+        proof
+            .arg("prove-kvm")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if proof
+            .status()
+            .context("could not run holdfast-node prove-kvm")?
+            .success()
+        {
+            progress.say("KVM is proved: guests run on the processor");
+            return Ok(Self::Kvm);
+        }
+        progress.say("KVM runs no guest here: guests are emulated (accelerator: tcg), ten times slower");
+        Ok(Self::Tcg)
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// What all hosts of a site have in common.
+pub(super) struct Setup {
+    pub(super) server: Server,
+    /// The install credential, a token.
+    pub(super) credential: String,
+    pub(super) accelerator: Accelerator,
+    pub(super) image_port: u16,
+}
+
+/// A host with its daemon and its way to the API server.
+pub struct Member {
+    host: Host,
+    api: Arc<Link>,
+    images: Arc<Link>,
+    daemon: PathBuf,
+}
+
+impl Member {
+    pub(super) fn start(folder: &Path, name: &str, setup: &Setup) -> Result<Self> {
+        let mut host = Host::start(folder, name)?;
+        let api = host.add_link(API_PORT, &format!("{}:{}", setup.server.host, setup.server.port))?;
+        let images = host.add_link(setup.image_port, &format!("127.0.0.1:{}", setup.image_port))?;
+        write_configuration(&host, setup)?;
+        let mut member = Self {
+            host,
+            api,
+            images,
+            daemon: peer::ours(DAEMON)?,
+        };
+        member.start_daemon()?;
+        Ok(member)
+    }
+
+    /// The host, for what concerns libvirt and the network.
+    pub fn host(&mut self) -> &mut Host {
+        &mut self.host
+    }
+
+    /// Its way to the API server.
+    pub fn api(&self) -> &Link {
+        &self.api
+    }
+
+    /// Its way to the image server.
+    pub fn images(&self) -> &Link {
+        &self.images
+    }
+
+    /// Starts the daemon.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        self.start_daemon_with(&[])
+    }
+
+    /// Starts the daemon with further environment, for stories that make it stop at a point of their choice.
+    pub fn start_daemon_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
+        let mut command = peer::mortal(&self.daemon);
+        command
+            .args(["run", "--config"])
+            .arg(format!("{CONFIGURATION}/node.yaml"))
+            .envs(variables.iter().copied());
+        self.host.start_process(DAEMON, command)
+    }
+
+    /// The daemon's process.
+    pub fn daemon(&mut self) -> Result<&mut Process> {
+        self.host.process(DAEMON)
+    }
+
+    /// Asks the daemon to end. Guests run on.
+    pub fn stop_daemon(&mut self) -> Result<()> {
+        self.daemon()?.stop(STOP_GRACE);
+        self.host.end_process(DAEMON);
+        Ok(())
+    }
+
+    /// Kills the daemon as a crash would. Guests run on.
+    pub fn kill_daemon(&mut self) {
+        self.host.end_process(DAEMON);
+    }
+
+    /// Cuts the host's power and boots it: every process is gone, `/run` is empty, then libvirtd and the daemon start.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.host.reboot()?;
+        self.start_daemon()
+    }
+
+    /// The daemon's configuration file, as seen from outside.
+    pub fn configuration(&self) -> PathBuf {
+        self.host.outside(CONFIGURATION).join("node.yaml")
+    }
+
+    /// The ends of the host's logs and of its guests' serial logs.
+    pub fn logs(&self) -> String {
+        let mut text = self.host.logs();
+        for log in serial_logs(&self.host.outside("/var/lib/holdfast")) {
+            text.push_str(&heading(&format!("{} {}", self.host.name(), log.display()), &log));
+        }
+        text
+    }
+}
+
+fn write_configuration(host: &Host, setup: &Setup) -> Result<()> {
+    let folder = host.outside(CONFIGURATION);
+    files::create_folder(&folder)?;
+    let server = setup.server.behind(API_PORT);
+    kubeconfig::write(
+        &folder.join("kubeconfig"),
+        &server,
+        &Login::Token(&setup.credential),
+    )?;
+    let node = json!({
+        "nodeName": host.name(),
+        "insecureDev": {"keyDir": "/var/lib/holdfast/keys"},
+        "kubeconfig": format!("{CONFIGURATION}/kubeconfig"),
+        "accelerator": setup.accelerator.word(),
+        // The image server is on the host's own loopback, at the end of a link.
+        "imageSources": {"allowLoopback": true, "fileRoots": ["/var/lib/holdfast-files"], "stallTimeoutSeconds": 10},
+        "reserved": {"memory": "64Mi", "storage": "64Mi"},
+    });
+    files::create_folder(&host.outside("/var/lib/holdfast-files"))?;
+    let text = serde_json::to_string_pretty(&node).context("could not write JSON")?;
+    let file = folder.join("node.yaml");
+    // A story or a user may have changed it for good reason.
+    if file.exists() {
+        Ok(())
+    } else {
+        files::write(&file, text)
+    }
+}
+
+fn serial_logs(state: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(state)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.path();
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(serial_logs(&path));
+        } else if path.to_string_lossy().contains("serial") && path.extension().is_some_and(|it| it == "log")
+        {
+            found.push(path);
+        }
+    }
+    found
+}
