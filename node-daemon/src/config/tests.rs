@@ -1,0 +1,83 @@
+use super::*;
+
+const LEAST: &str = "nodeName: edge-1\ninsecureDev: {keyDir: /var/lib/holdfast/keys}\n";
+const EXAMPLE: &str = include_str!("../../node.yaml");
+
+fn refusal(lines: &str) -> String {
+    parse(&format!("{LEAST}{lines}")).unwrap_err()
+}
+
+#[test]
+fn the_example_says_what_the_defaults_are() {
+    assert_eq!(parse(EXAMPLE).unwrap(), parse(LEAST).unwrap());
+}
+
+#[test]
+fn the_example_documents_every_key() {
+    // Each commented key of the example, taken out of its comment, still parses.
+    let all: String = EXAMPLE
+        .lines()
+        .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert_eq!(parse(&all).unwrap(), parse(LEAST).unwrap());
+}
+
+#[test]
+fn an_unknown_key_is_named() {
+    for (lines, key) in [
+        ("acelerator: tcg", "acelerator"),
+        ("imageSources: {allowLopback: true}", "allowLopback"),
+        ("reserved: {cpu: 1}", "cpu"),
+        ("log: {colour: true}", "colour"),
+    ] {
+        let refused = refusal(lines);
+        assert!(
+            refused.contains("unknown field") && refused.contains(key),
+            "{refused}"
+        );
+        assert!(!refused.contains('\n'), "one sentence: {refused}");
+    }
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_what_to_write() {
+    for (lines, says) in [
+        ("accelerator: xen", "expected"),
+        ("networkPool: 10.88.0.1/16", "such as 10.88.0.0/16"),
+        ("networkPool: banana", "such as 10.88.0.0/16"),
+        ("reserved: {memory: banana}", "such as 2Gi"),
+        ("imageSources: {stallTimeoutSeconds: 0}", "whole seconds"),
+        ("imageSources: {fileRoots: [images]}", "imageSources.fileRoots"),
+        ("stateDir: state", "stateDir"),
+        ("diskFactor: 0", "diskFactor"),
+        ("libvirtUri: \"a\\u0000b\"", "libvirtUri"),
+    ] {
+        let refused = refusal(lines);
+        assert!(refused.contains(says), "{refused}");
+        assert!(!refused.contains('\n'), "one sentence: {refused}");
+    }
+}
+
+#[test]
+fn a_node_name_the_api_would_refuse_is_refused_here() {
+    for name in ["", "Edge", "edge_1", "-edge", "edge-", &"e".repeat(41)] {
+        assert!(NodeName::try_from(name.to_owned()).is_err(), "{name}");
+    }
+    assert_eq!(
+        NodeName::try_from("edge-1".to_owned()).unwrap().as_str(),
+        "edge-1"
+    );
+}
+
+#[test]
+fn without_insecure_dev_the_daemon_does_not_start() {
+    let refused = parse("nodeName: edge-1").unwrap_err();
+    assert!(refused.contains("insecureDev"), "{refused}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let refused = load(Path::new("/nonexistent/node.yaml")).unwrap_err();
+    assert!(refused.to_string().contains("/nonexistent/node.yaml"));
+}

@@ -1,0 +1,156 @@
+//! Values of the configuration that say no while they are read.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use holdfast_api::Quantity;
+use serde::Deserialize;
+
+/// Name of a node: lower-case letters, digits and '-', at most 40 characters, as `NodeEnrolment` asks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct NodeName(String);
+
+impl NodeName {
+    /// The name as text.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for NodeName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let fits = (1..=40).contains(&name.len()) && name.bytes().all(inner);
+        if fits && !name.starts_with('-') && !name.ends_with('-') {
+            return Ok(Self(name));
+        }
+        Err(format!(
+            "nodeName is {:?}: write lower-case letters, digits and '-', at most 40 characters, such as edge-1",
+            shortened(&name)
+        ))
+    }
+}
+
+/// A size in bytes, written in whole Mi, Gi or Ti.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Size(u64);
+
+impl Size {
+    /// So many MiB.
+    pub(crate) const fn mib(count: u32) -> Self {
+        Self((count as u64) << 20)
+    }
+
+    /// So many GiB.
+    pub(crate) const fn gib(count: u32) -> Self {
+        Self((count as u64) << 30)
+    }
+
+    /// The size in bytes.
+    pub(crate) fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<String> for Size {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Quantity(text)
+            .bytes()
+            .map(Self)
+            .map_err(|refused| refused.to_string())
+    }
+}
+
+/// A time-out in whole seconds, 1 to 86400: zero would fail always, more than a day is no time-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub(crate) struct Seconds(u32);
+
+impl Seconds {
+    /// So many seconds.
+    pub(crate) const fn of(count: u32) -> Self {
+        Self(count)
+    }
+
+    /// The same as a duration.
+    pub(crate) fn duration(self) -> Duration {
+        Duration::from_secs(self.0.into())
+    }
+}
+
+impl TryFrom<u32> for Seconds {
+    type Error = String;
+
+    fn try_from(count: u32) -> Result<Self, String> {
+        match count {
+            1..=86_400 => Ok(Self(count)),
+            _ => Err(format!(
+                "{count} is no time-out: write whole seconds from 1 to 86400"
+            )),
+        }
+    }
+}
+
+/// An IPv4 network that subnets are taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Pool {
+    /// First address.
+    pub(crate) network: Ipv4Addr,
+    /// Prefix length, 8 to 24, so that at least one /24 fits.
+    pub(crate) prefix: u8,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            network: Ipv4Addr::new(10, 88, 0, 0),
+            prefix: 16,
+        }
+    }
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+impl TryFrom<String> for Pool {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        pool(&text).ok_or_else(|| {
+            let text = shortened(&text);
+            format!("networkPool is {text:?}: write an IPv4 network of /8 to /24 with no host bits set, such as 10.88.0.0/16")
+        })
+    }
+}
+
+fn pool(text: &str) -> Option<Pool> {
+    let (network, prefix) = text.split_once('/')?;
+    let (network, prefix): (Ipv4Addr, u8) = (network.parse().ok()?, prefix.parse().ok()?);
+    if !(8..=24).contains(&prefix) {
+        return None;
+    }
+    let host_bits = u32::MAX >> prefix;
+    (network.to_bits() & host_bits == 0).then_some(Pool { network, prefix })
+}
+
+/// Enough of a wrong value to recognise it.
+fn shortened(text: &str) -> String {
+    text.chars().take(60).collect()
+}

@@ -1,0 +1,118 @@
+//! One watch of one kind in one namespace: what the server says goes onto the shelf.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::shelf::Shelf;
+use crate::jitter;
+
+/// A silent link is noticed after this many seconds (kube#1791: the default is nearly five minutes).
+const WATCH_SECONDS: u32 = 60;
+/// Objects per answer: small answers keep the memory peak of a list small.
+const PAGE: u32 = 100;
+/// Everything is listed again this often, spread, since a watch may have missed something (kube#1844).
+const RESYNC: Duration = Duration::from_secs(600);
+/// kubectl's own copy of the object, which we never read.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// How every watch of the daemon asks.
+pub(super) fn config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE)
+}
+
+/// Follows until dropped. `announce` is told each object before and after; at least one of them is there.
+pub(super) async fn follow<K>(
+    api: Api<K>,
+    asked: watcher::Config,
+    (shelf, namespace): (&Shelf<K>, &str),
+    announce: impl Fn(Option<&K>, Option<&K>),
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let place = Place {
+        shelf,
+        namespace,
+        announce,
+    };
+    loop {
+        // The time-out is the resync: the stream itself never ends.
+        let watched = place.watch_once(api.clone(), asked.clone());
+        if timeout(jitter::spread(RESYNC), watched).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+struct Place<'a, K, F> {
+    shelf: &'a Shelf<K>,
+    namespace: &'a str,
+    announce: F,
+}
+
+impl<K, F> Place<'_, K, F>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    F: Fn(Option<&K>, Option<&K>),
+{
+    async fn watch_once(&self, api: Api<K>, asked: watcher::Config) {
+        let mut listed = HashMap::new();
+        let mut events = std::pin::pin!(watch(api, asked).default_backoff().modify(strip));
+        loop {
+            match events.try_next().await {
+                Ok(Some(event)) => self.take(event, &mut listed),
+                Ok(None) => return,
+                Err(error) => self.fail(&error),
+            }
+        }
+    }
+
+    fn take(&self, event: Event<K>, listed: &mut HashMap<String, Arc<K>>) {
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(item) => {
+                listed.insert(item.name_any(), Arc::new(item));
+            }
+            Event::InitDone => self.replace(&std::mem::take(listed)),
+            Event::Apply(item) => {
+                let item = Arc::new(item);
+                let before = self.shelf.put(self.namespace, item.clone());
+                (self.announce)(before.as_deref(), Some(&item));
+            }
+            Event::Delete(item) => {
+                let before = self.shelf.take(self.namespace, &item.name_any());
+                (self.announce)(before.as_deref(), None);
+            }
+        }
+    }
+
+    fn replace(&self, listed: &HashMap<String, Arc<K>>) {
+        let before = self.shelf.replace(self.namespace, listed.clone());
+        for (name, item) in listed {
+            (self.announce)(before.get(name).map(Arc::as_ref), Some(item));
+        }
+        for (_, item) in before.iter().filter(|(name, _)| !listed.contains_key(*name)) {
+            (self.announce)(Some(item), None);
+        }
+    }
+
+    fn fail(&self, error: &watcher::Error) {
+        debug!(namespace = self.namespace, kind = %K::kind(&()), %error, "watch failed; it is tried again");
+        self.shelf.doubt(self.namespace);
+    }
+}
+
+/// Drops what only other programs read, which is often most of the object.
+pub(super) fn strip<K: Resource>(item: &mut K) {
+    item.managed_fields_mut().clear();
+    item.annotations_mut().remove(LAST_APPLIED);
+}

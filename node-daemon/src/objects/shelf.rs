@@ -1,0 +1,184 @@
+//! The objects of one kind, by namespace and name, each namespace with the state of its watch.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use kube::ResourceExt;
+
+use super::Lookup;
+
+/// A watch that failed is doubted for this long: a little more than the longest pause (30 s) before kube tries again,
+/// since a watch that resumes quietly reports nothing.
+const DOUBT: Duration = Duration::from_secs(45);
+
+/// The objects of one namespace.
+struct Section<K> {
+    items: HashMap<String, Arc<K>>,
+    /// Whether `items` was a whole list once.
+    listed: bool,
+    failed: Option<Instant>,
+}
+
+impl<K> Default for Section<K> {
+    fn default() -> Self {
+        Self {
+            items: HashMap::new(),
+            listed: false,
+            failed: None,
+        }
+    }
+}
+
+/// The objects of one kind. Written by its watches, read by everyone; a lock is held for a look-up, never across a wait.
+pub(super) struct Shelf<K>(RwLock<HashMap<String, Section<K>>>);
+
+impl<K> Default for Shelf<K> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<K: ResourceExt> Shelf<K> {
+    /// The first object that satisfies the predicate.
+    pub(super) fn find(&self, wanted: impl Fn(&K) -> bool) -> Option<Arc<K>> {
+        self.read(|sections| {
+            sections
+                .values()
+                .flat_map(|s| s.items.values())
+                .find(|item| wanted(item))
+                .cloned()
+        })
+    }
+
+    /// Every object.
+    pub(super) fn all(&self) -> Vec<Arc<K>> {
+        self.read(|sections| {
+            sections
+                .values()
+                .flat_map(|s| s.items.values())
+                .cloned()
+                .collect()
+        })
+    }
+
+    /// What is known of one name; `current` says whether the API answers.
+    pub(super) fn lookup(&self, namespace: &str, name: &str, current: bool) -> Lookup<Arc<K>> {
+        self.read(|sections| {
+            let Some(section) = sections.get(namespace) else {
+                return Lookup::Unknown;
+            };
+            match section.items.get(name) {
+                Some(item) => Lookup::Found(item.clone()),
+                None if current && section.trusted() => Lookup::Missing,
+                None => Lookup::Unknown,
+            }
+        })
+    }
+
+    /// Whether the namespace was listed whole and its watch is not in doubt.
+    pub(super) fn synced(&self, namespace: &str) -> bool {
+        self.read(|sections| sections.get(namespace).is_some_and(Section::trusted))
+    }
+
+    /// An object was seen; returns what was there before.
+    pub(super) fn put(&self, namespace: &str, item: Arc<K>) -> Option<Arc<K>> {
+        self.write(namespace, |section| {
+            section.failed = None;
+            section.items.insert(item.name_any(), item)
+        })
+    }
+
+    /// A newer version of an object that is here; one that has left in the meantime stays away.
+    pub(super) fn refresh(&self, item: Arc<K>) {
+        self.write(&item.namespace().unwrap_or_default(), |section| {
+            let held = section
+                .items
+                .get_mut(&item.name_any())
+                .filter(|held| held.uid() == item.uid());
+            if let Some(held) = held {
+                *held = item;
+            }
+        });
+    }
+
+    /// An object vanished; returns what was there before.
+    pub(super) fn take(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.write(namespace, |section| section.items.remove(name))
+    }
+
+    /// A whole list was read; returns what was there before.
+    pub(super) fn replace(&self, namespace: &str, items: HashMap<String, Arc<K>>) -> HashMap<String, Arc<K>> {
+        self.write(namespace, |section| {
+            section.listed = true;
+            section.failed = None;
+            std::mem::replace(&mut section.items, items)
+        })
+    }
+
+    /// The watch failed: what is here stays, what is not here is in doubt.
+    pub(super) fn doubt(&self, namespace: &str) {
+        self.write(namespace, |section| section.failed = Some(Instant::now()));
+    }
+
+    /// The node no longer serves the namespace.
+    pub(super) fn drop_namespace(&self, namespace: &str) {
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(namespace);
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&HashMap<String, Section<K>>) -> T) -> T {
+        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, namespace: &str, change: impl FnOnce(&mut Section<K>) -> T) -> T {
+        let mut sections = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        change(sections.entry(namespace.to_owned()).or_default())
+    }
+}
+
+impl<K> Section<K> {
+    fn trusted(&self) -> bool {
+        self.listed && self.failed.is_none_or(|at| at.elapsed() > DOUBT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_api::SSHKey;
+
+    use super::*;
+
+    fn key(name: &str) -> Arc<SSHKey> {
+        Arc::new(SSHKey::new(name, holdfast_api::ssh_key::SSHKeySpec::default()))
+    }
+
+    #[test]
+    fn an_absent_object_is_missing_only_in_a_whole_and_current_list() {
+        let shelf = Shelf::<SSHKey>::default();
+        assert_eq!(shelf.lookup("shop", "alice", true), Lookup::Unknown);
+        shelf.replace("shop", HashMap::new());
+        assert_eq!(shelf.lookup("shop", "alice", true), Lookup::Missing);
+        assert_eq!(shelf.lookup("shop", "alice", false), Lookup::Unknown);
+        shelf.doubt("shop");
+        assert_eq!(shelf.lookup("shop", "alice", true), Lookup::Unknown);
+    }
+
+    #[test]
+    fn what_was_seen_stays_readable_while_the_api_is_away() {
+        let shelf = Shelf::<SSHKey>::default();
+        shelf.put("shop", key("alice"));
+        shelf.doubt("shop");
+        assert!(matches!(shelf.lookup("shop", "alice", false), Lookup::Found(_)));
+    }
+
+    #[test]
+    fn a_namespace_the_node_no_longer_serves_is_unknown() {
+        let shelf = Shelf::<SSHKey>::default();
+        shelf.replace("shop", HashMap::from([("alice".to_owned(), key("alice"))]));
+        shelf.drop_namespace("shop");
+        assert_eq!(shelf.lookup("shop", "alice", true), Lookup::Unknown);
+    }
+}
