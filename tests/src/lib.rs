@@ -12,8 +12,10 @@
 //! namespace, so the end of its first process is the end of all of them.
 
 pub mod control_plane;
+pub mod demo;
 pub mod files;
 pub mod guest;
+pub mod guest_image;
 pub mod host;
 pub mod image_server;
 pub mod install;

@@ -1,12 +1,14 @@
 //! The harness itself: its peers are real, come up, and survive what stories do to them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use holdfast_tests::control_plane::ControlPlane;
 use holdfast_tests::host::Host;
 use holdfast_tests::link::Mode;
-use holdfast_tests::{files, install, peer, ports};
+use holdfast_tests::wait::{Look, wait_for};
+use holdfast_tests::{files, guest_image, install, peer, ports};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::PostParams;
@@ -117,5 +119,58 @@ async fn kinds_and_policies_are_in_force_after_an_installation() -> Result<()> {
     install::install(&plane.kubeconfig(), &client, &folder).await?;
     let explained = install::kubectl(&plane.kubeconfig(), &["explain", "hvm.spec"])?;
     assert!(explained.contains("runStrategy"), "{explained}");
+    Ok(())
+}
+
+const GUEST: &str = "<domain type='qemu'><name>guest</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>
+  <devices>
+    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/var/lib/holdfast/guest.qcow2'/>
+      <target dev='vda' bus='virtio'/></disk>
+    <interface type='network'><source network='default'/><model type='virtio'/></interface>
+    <serial type='pty'><log file='/var/lib/holdfast/serial.log' append='on'/></serial>
+  </devices></domain>";
+
+fn start_guest(host: &Host) -> Result<()> {
+    let image = guest_image::find("tiny")?;
+    std::fs::copy(&image.file, host.outside("/var/lib/holdfast/guest.qcow2"))?;
+    files::write(&host.outside("/var/lib/holdfast/guest.xml"), GUEST)?;
+    host.virsh(&["net-start", "default"])?;
+    host.virsh(&["define", "--validate", "/var/lib/holdfast/guest.xml"])?;
+    host.virsh(&["start", "guest"]).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_boots_gets_an_address_and_outlives_its_libvirtd() -> Result<()> {
+    let mut host = Host::start(&fresh_folder("guest")?, "guest")?;
+    start_guest(&host)?;
+    let serial = host.outside("/var/lib/holdfast/serial.log");
+    wait_for("the guest's serial line", Duration::from_secs(120), async || {
+        let text = files::read(&serial)?;
+        Ok(if text.contains("holdfast-tiny ready") {
+            Look::Done(())
+        } else {
+            Look::NotYet(text)
+        })
+    })
+    .await?;
+    wait_for("the guest's address", Duration::from_secs(60), async || {
+        let leases = host.virsh(&["domifaddr", "guest"])?;
+        Ok(if leases.contains("192.168.122.") {
+            Look::Done(())
+        } else {
+            Look::NotYet(leases)
+        })
+    })
+    .await?;
+    let before = host.run(&["pgrep", "qemu-system"])?;
+    host.libvirtd()?.kill_9();
+    host.start_libvirtd()?;
+    assert_eq!(host.virsh(&["domstate", "guest"])?.trim(), "running");
+    assert_eq!(host.run(&["pgrep", "qemu-system"])?, before);
+
+    host.power_off();
+    host.boot()?;
+    assert_eq!(host.virsh(&["domstate", "guest"])?.trim(), "shut off");
     Ok(())
 }

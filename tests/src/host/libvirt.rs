@@ -81,7 +81,7 @@ impl Libvirtd {
         let daemon = self
             .daemon
             .insert(Process::start(spawner, "libvirtd", command, &log)?);
-        wait_answer(&self.folder, daemon)
+        wait_answer(spawner, daemon)
     }
 }
 
@@ -115,22 +115,23 @@ pub(super) fn write_configuration(folder: &Path) -> Result<()> {
     files::write(&networks.join("default.xml"), DEFAULT_NETWORK)
 }
 
-fn wait_answer(folder: &Path, daemon: &mut Process) -> Result<()> {
+fn wait_answer(spawner: &Spawner, daemon: &mut Process) -> Result<()> {
     let start = Instant::now();
-    let uri = format!(
-        "qemu+unix:///system?socket={}/run/libvirt/libvirt-sock",
-        folder.display()
-    );
     let virsh = peer::packaged("virsh", "libvirt-clients")?;
     loop {
         daemon.must_run()?;
         let mut probe = Command::new(&virsh);
+        probe.args(["--connect", "qemu:///system", "list"]);
         probe
-            .args(["--connect", &uri, "list"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        if probe.status().context("could not run virsh")?.success() {
+        if spawner
+            .spawn(probe)?
+            .wait()
+            .context("could not wait for virsh")?
+            .success()
+        {
             return Ok(());
         }
         if start.elapsed() > READY_LIMIT {

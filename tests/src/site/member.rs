@@ -124,6 +124,12 @@ impl Member {
         self.host.start_process(DAEMON, command)
     }
 
+    /// Starts the daemon if it has ended.
+    pub fn mend(&mut self) -> Result<()> {
+        let ended = self.daemon().is_ok_and(|process| process.ended().is_some());
+        if ended { self.start_daemon() } else { Ok(()) }
+    }
+
     /// The daemon's process.
     pub fn daemon(&mut self) -> Result<&mut Process> {
         self.host.process(DAEMON)

@@ -142,6 +142,15 @@ impl Site {
         text
     }
 
+    /// Starts again what has ended, as systemd would.
+    pub async fn mend(&self) -> Result<()> {
+        self.controller.lock().await.launch()?;
+        for (_, member) in &self.members {
+            member.lock().await.mend()?;
+        }
+        Ok(())
+    }
+
     async fn wait_enrolled(&self, client: &Client, name: &str) -> Result<()> {
         match enrolment::wait_ready(client, name).await {
             Ok(()) => Ok(()),

@@ -1,0 +1,72 @@
+//! `holdfast-site`: a whole site on this machine, for the demo and for trying things out.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use holdfast_tests::demo::{self, Folder};
+
+/// A control plane, the controller and hosts that run virtual machines, in namespaces of this machine.
+#[derive(Parser)]
+#[command(version, about)]
+struct Args {
+    /// Folder with everything the site keeps; default: `HOLDFAST_SITE_DIR`, else `.demo` in the repository.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring up the site in the background and return when it is ready.
+    Up(Shape),
+    /// Bring up the site and hold it in the foreground until SIGTERM.
+    Run(Shape),
+    /// Take the site down and remove all it created.
+    Down,
+    /// Print the shell lines that make kubectl speak to the site.
+    Env,
+    /// Log in to a virtual machine, or run words in it.
+    Ssh {
+        /// Namespace of the virtual machine.
+        #[arg(long, short, default_value = "default")]
+        namespace: String,
+        /// The virtual machine.
+        machine: String,
+        /// Words to run there.
+        #[arg(trailing_var_arg = true)]
+        words: Vec<String>,
+    },
+    /// Say whether the site is up and what is in it.
+    Status,
+}
+
+#[derive(clap::Args)]
+struct Shape {
+    /// How many hosts.
+    #[arg(long, default_value_t = 1)]
+    hosts: usize,
+    /// Use the cluster of this kubeconfig instead of a control plane of our own.
+    #[arg(long, env = "HOLDFAST_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let args = Args::parse();
+    let folder = Folder::new(args.dir)?;
+    match args.command {
+        Command::Up(shape) => demo::up(&folder, shape.hosts, shape.kubeconfig),
+        Command::Run(shape) => demo::run(&folder, shape.hosts, shape.kubeconfig).await,
+        Command::Down => demo::down(&folder),
+        Command::Env => demo::environment(&folder),
+        Command::Ssh {
+            namespace,
+            machine,
+            words,
+        } => demo::ssh(&folder, &namespace, &machine, &words).await,
+        Command::Status => demo::status(&folder),
+    }
+}

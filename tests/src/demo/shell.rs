@@ -1,0 +1,75 @@
+//! What a user's shell needs of a running site: its environment, a way into a guest, how it is doing.
+
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+
+use anyhow::{Context, Result, anyhow};
+use holdfast_api::VirtualMachine;
+use kube::Api;
+
+use super::{Folder, Lock};
+use crate::guest::{Guest, init_pid};
+use crate::{install, kubeconfig, site};
+
+/// The user of the Debian image's cloud-init.
+const GUEST_USER: &str = "debian";
+
+/// Prints shell lines that make `kubectl` speak to the site.
+pub fn environment(folder: &Folder) -> Result<()> {
+    let kubeconfig = folder.kubeconfig()?;
+    print(&format!(
+        "export KUBECONFIG='{}'\nexport HOLDFAST_SITE_DIR='{}'\n",
+        kubeconfig.display(),
+        folder.path().display()
+    ))
+}
+
+/// Becomes an SSH session into a virtual machine, or runs words in it.
+pub async fn ssh(folder: &Folder, namespace: &str, machine: &str, words: &[String]) -> Result<()> {
+    let guest = find_guest(folder, namespace, machine).await?;
+    let mut command = guest.ssh(&[])?;
+    command.args(words);
+    // Only returns when it could not.
+    Err(command.exec()).context("could not run ssh")
+}
+
+async fn find_guest(folder: &Folder, namespace: &str, machine: &str) -> Result<Guest> {
+    let client = kubeconfig::client(&folder.kubeconfig()?).await?;
+    let machines: Api<VirtualMachine> = Api::namespaced(client, namespace);
+    let found = machines
+        .get(machine)
+        .await
+        .with_context(|| format!("could not read {namespace}/{machine}"))?;
+    let status = found
+        .status
+        .ok_or_else(|| anyhow!("{machine} has no status yet: wait for its condition Ready"))?;
+    let address = status.addresses.first().map(|address| address.ip.clone());
+    let address = address
+        .ok_or_else(|| anyhow!("{machine} has no address yet: wait for its condition AddressKnown"))?;
+    Ok(Guest {
+        init_pid: init_pid(&folder.path().join("hosts").join(&status.node_name))?,
+        address,
+        user: GUEST_USER.to_owned(),
+        key: site::ssh_key(folder.path())?,
+    })
+}
+
+/// Prints whether the site is up and what is in it.
+pub fn status(folder: &Folder) -> Result<()> {
+    if let Lock::Ours(_) = folder.lock()? {
+        return print("no site is up; start one with make demo\n");
+    }
+    if !folder.ready().exists() {
+        return print("the site is coming up\n");
+    }
+    let kubeconfig = folder.kubeconfig()?;
+    let objects = install::kubectl(&kubeconfig, &["get", "holdfast", "--all-namespaces"])?;
+    print(&format!(
+        "the site in {} is up\n\n{objects}",
+        folder.path().display()
+    ))
+}
+
+fn print(text: &str) -> Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("could not print")
+}
