@@ -1,0 +1,83 @@
+//! Why an interface has no network, what somebody should do about it, and when to look again.
+
+use ipnet::Ipv4Net;
+
+use super::netlink;
+use crate::libvirt;
+use crate::retry::Retry;
+
+/// A network that is not ready. Each text is a sentence for the virtual machine's condition: what is wrong, what to do.
+///
+/// None of them stalls a virtual machine: each ends with a change somewhere else.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The network object is nothing this node can offer; its spec cannot change.
+    #[error("network {network}: {problem}; create another VirtualMachineNetwork and use that")]
+    Refused { network: String, problem: String },
+    /// Two subnets overlap, and the other one was here first.
+    #[error(
+        "network {network}: subnet {subnet} overlaps {with} on this node; use a network with another subnet"
+    )]
+    SubnetClash {
+        network: String,
+        subnet: Ipv4Net,
+        with: String,
+    },
+    /// Every /24 of the pool is taken.
+    #[error(
+        "network {network}: no /24 of the node's pool {pool} is free; give the network a subnet or widen networkPool on the node"
+    )]
+    PoolFull { network: String, pool: Ipv4Net },
+    /// The host has no such bridge.
+    #[error(
+        "network {network}: this node has no bridge {bridge}; create it on the node or use another network"
+    )]
+    BridgeMissing { network: String, bridge: String },
+    /// A device or libvirt network that is not ours stands where ours should be.
+    #[error("network {network}: {what} on this node is in the way and not Holdfast's; {remedy}")]
+    Foreign {
+        network: String,
+        what: String,
+        remedy: &'static str,
+    },
+    /// The kernel cannot do 802.1Q.
+    #[error(
+        "network {network}: the kernel of this node has no VLAN devices; load the module 8021q on the node"
+    )]
+    VlanUnsupported { network: String },
+    /// libvirt failed.
+    #[error("network {network}: libvirt did not do its part; the node tries again by itself")]
+    Libvirt { network: String, source: libvirt::Error },
+    /// The kernel failed.
+    #[error("network {network}: the kernel did not do its part; the node tries again by itself")]
+    Kernel { network: String, source: netlink::Error },
+}
+
+impl Error {
+    /// When trying again can help.
+    pub(crate) fn retry(&self) -> Retry {
+        match self {
+            Self::Refused { .. }
+            | Self::SubnetClash { .. }
+            | Self::PoolFull { .. }
+            | Self::BridgeMissing { .. }
+            | Self::Foreign { .. }
+            | Self::VlanUnsupported { .. } => Retry::Later,
+            Self::Libvirt { source, .. } => source.retry(),
+            Self::Kernel { .. } => Retry::Soon,
+        }
+    }
+
+    /// The condition's reason.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "NetworkRefused",
+            Self::SubnetClash { .. } => "SubnetClash",
+            Self::PoolFull { .. } => "NetworkPoolFull",
+            Self::BridgeMissing { .. } => "BridgeMissing",
+            Self::Foreign { .. } => "NetworkForeign",
+            Self::VlanUnsupported { .. } => "VlanUnsupported",
+            Self::Libvirt { .. } | Self::Kernel { .. } => "NetworkFailed",
+        }
+    }
+}

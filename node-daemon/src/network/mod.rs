@@ -1,0 +1,311 @@
+//! Networks for guests: NAT and isolated ones through libvirt, bridges of the host as they are, VLANs of them on
+//! bridges of ours.
+//!
+//! Everything here is made again whenever it is missing, from what the domain's metadata remembers
+//! ([`NetworkRecord`]), so a start needs no API. Names derive from UIDs; libvirt's network definitions and the kernel's
+//! devices are the only state. Called by the virtual machine driver: [`Networks::ensure`] before each start,
+//! [`Networks::collect`] now and then.
+
+mod error;
+mod names;
+mod netlink;
+mod plan;
+mod record;
+mod values;
+mod vlan;
+
+#[cfg(test)]
+mod netlink_tests;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use crate::libvirt::domain_xml::Source;
+use crate::libvirt::network_xml::{self, NetworkKind, NetworkSpec};
+use crate::libvirt::{Libvirt, Network};
+
+pub(crate) use error::Error;
+pub(crate) use record::{Kind, NetworkRecord};
+pub(crate) use values::{Device, Subnet, Vlan};
+
+use names::Tagged;
+use netlink::{Link, LinkKind, Netlink};
+use plan::{Claim, ClaimKind, Conflict, Plan, Present};
+
+/// Makes and removes the networks of this node. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Networks {
+    libvirt: Libvirt,
+    pool: Ipv4Net,
+    /// What was ensured since the last [`collect`](Self::collect). One change at a time, or two networks could be
+    /// given the same subnet.
+    recent: Arc<Mutex<HashMap<Uuid, NetworkRecord>>>,
+}
+
+impl Networks {
+    /// `pool` is where subnets come from that no object names; /24 or wider.
+    pub(crate) fn new(libvirt: Libvirt, pool: Ipv4Net) -> Self {
+        Self {
+            libvirt,
+            pool,
+            recent: Arc::default(),
+        }
+    }
+
+    /// Brings a network up, or finds it up, and says what to connect an interface to. Idempotent; short of a clash, a
+    /// missing bridge or a fault of libvirt or the kernel it always succeeds.
+    pub(crate) async fn ensure(&self, record: &NetworkRecord) -> Result<Source, Error> {
+        let mut recent = self.recent.lock().await;
+        let source = match &record.kind {
+            Kind::Nat { subnet } => self.ensure_libvirt(record, *subnet, NetworkKind::Nat).await,
+            Kind::Isolated { subnet } => self.ensure_libvirt(record, *subnet, NetworkKind::Isolated).await,
+            Kind::Bridge { name, vlan: None } => host_bridge(record, name).await,
+            Kind::Bridge {
+                name,
+                vlan: Some(vlan),
+            } => {
+                vlan_bridge(
+                    record,
+                    &Tagged {
+                        trunk: name.clone(),
+                        vlan: *vlan,
+                    },
+                )
+                .await
+            }
+        }?;
+        recent.insert(record.uid, record.clone());
+        Ok(source)
+    }
+
+    /// Removes our networks and VLAN bridges that nobody uses.
+    ///
+    /// `in_use` are the networks of every virtual machine on the node, halted ones and orphans too. One that was
+    /// ensured since the last call is kept as well, for the virtual machine that is about to start; so is one with
+    /// a guest still connected, whatever `in_use` says. Foreign networks and devices are never touched.
+    pub(crate) async fn collect(&self, in_use: &HashSet<Uuid>) -> Result<(), Error> {
+        let mut recent = self.recent.lock().await;
+        let kernel = Netlink::open().map_err(kernel_failed("of this node"))?;
+        let links = kernel.links().await.map_err(kernel_failed("of this node"))?;
+        let is_used = |uid: &Uuid| in_use.contains(uid) || recent.contains_key(uid);
+        for network in self.networks("of this node").await? {
+            if is_ours(&network) && !is_used(&network.uuid) && !has_guests(&network, &links) {
+                tracing::info!(network = network.name, "removing a network nobody uses");
+                let removed = self.libvirt.remove_network(network.uuid).await;
+                removed.map_err(libvirt_failed(&network.name))?;
+            }
+        }
+        let kept: Vec<Tagged> = recent.values().filter_map(tagged).collect();
+        vlan::collect(&kernel, &kept)
+            .await
+            .map_err(kernel_failed("of this node"))?;
+        recent.retain(|uid, record| in_use.contains(uid) && tagged(record).is_some());
+        Ok(())
+    }
+
+    async fn ensure_libvirt(
+        &self,
+        record: &NetworkRecord,
+        wanted: Option<Subnet>,
+        kind: NetworkKind,
+    ) -> Result<Source, Error> {
+        let networks = self.networks(&record.name).await?;
+        let present = present(record, &networks)?;
+        let claims = if present == Present::Active {
+            Vec::new()
+        } else {
+            claims(record, &networks).await?
+        };
+        let plan = plan::plan(record.uid, wanted, present, self.pool, &claims);
+        match plan.map_err(|conflict| self.conflict(record, conflict))? {
+            Plan::Ready => {}
+            Plan::Start => self.start(record).await?,
+            Plan::Create(subnet) => {
+                self.define(record, subnet, kind).await?;
+                self.start(record).await?;
+            }
+        }
+        Ok(Source::Network(names::network(record.uid)))
+    }
+
+    async fn define(&self, record: &NetworkRecord, subnet: Ipv4Net, kind: NetworkKind) -> Result<(), Error> {
+        let refused = |problem: String| Error::Refused {
+            network: record.name.clone(),
+            problem,
+        };
+        let spec = NetworkSpec {
+            uuid: record.uid,
+            name: names::network(record.uid),
+            record: record.name.clone(),
+            bridge: names::bridge(record.uid),
+            kind,
+            subnet: network_xml::Subnet {
+                address: subnet.network(),
+                prefix: subnet.prefix_len(),
+            },
+        };
+        let xml = network_xml::to_xml(&spec).map_err(|error| refused(error.to_string()))?;
+        tracing::info!(network = record.name, %subnet, "defining a network");
+        self.libvirt
+            .define_network(record.uid, xml)
+            .await
+            .map_err(libvirt_failed(&record.name))
+    }
+
+    async fn start(&self, record: &NetworkRecord) -> Result<(), Error> {
+        self.libvirt
+            .start_network(record.uid)
+            .await
+            .map_err(libvirt_failed(&record.name))
+    }
+
+    async fn networks(&self, asker: &str) -> Result<Vec<Network>, Error> {
+        self.libvirt.networks().await.map_err(libvirt_failed(asker))
+    }
+
+    fn conflict(&self, record: &NetworkRecord, conflict: Conflict) -> Error {
+        let network = record.name.clone();
+        match conflict {
+            Conflict::Clash { subnet, with } => Error::SubnetClash {
+                network,
+                subnet,
+                with,
+            },
+            Conflict::PoolFull => Error::PoolFull {
+                network,
+                pool: self.pool,
+            },
+        }
+    }
+}
+
+async fn host_bridge(record: &NetworkRecord, bridge: &Device) -> Result<Source, Error> {
+    let kernel = Netlink::open().map_err(kernel_failed(&record.name))?;
+    let links = kernel.links().await.map_err(kernel_failed(&record.name))?;
+    let is_bridge =
+        |link: &Link| link.name == bridge.as_str() && matches!(link.kind, LinkKind::Bridge { .. });
+    if links.iter().any(is_bridge) {
+        return Ok(Source::Bridge(bridge.to_string()));
+    }
+    Err(Error::BridgeMissing {
+        network: record.name.clone(),
+        bridge: bridge.to_string(),
+    })
+}
+
+async fn vlan_bridge(record: &NetworkRecord, tagged: &Tagged) -> Result<Source, Error> {
+    let kernel = Netlink::open().map_err(kernel_failed(&record.name))?;
+    vlan::ensure(&kernel, &record.name, tagged).await?;
+    Ok(Source::Bridge(tagged.bridge()))
+}
+
+/// The libvirt network of a record; one that has its name or UUID without our metadata is in the way.
+fn present(record: &NetworkRecord, networks: &[Network]) -> Result<Present, Error> {
+    let name = names::network(record.uid);
+    let Some(found) = networks
+        .iter()
+        .find(|found| found.uuid == record.uid || found.name == name)
+    else {
+        return Ok(Present::Absent);
+    };
+    if !is_ours(found) || found.uuid != record.uid {
+        let what = format!("libvirt network {}", found.name);
+        let remedy = "remove or rename it on the node";
+        return Err(Error::Foreign {
+            network: record.name.clone(),
+            what,
+            remedy,
+        });
+    }
+    if found.active {
+        return Ok(Present::Active);
+    }
+    Ok(Present::Stopped(subnets(found).next()))
+}
+
+/// Who else uses which addresses, libvirt's networks first: their names say more than an address of a bridge.
+async fn claims(record: &NetworkRecord, networks: &[Network]) -> Result<Vec<Claim>, Error> {
+    let kernel = Netlink::open().map_err(kernel_failed(&record.name))?;
+    let addresses = kernel.addresses().await.map_err(kernel_failed(&record.name))?;
+    let routes = kernel.routes().await.map_err(kernel_failed(&record.name))?;
+    let others = networks.iter().filter(|network| network.uuid != record.uid);
+    let networks = others.flat_map(|network| subnets(network).map(|subnet| network_claim(network, subnet)));
+    let addresses = addresses.into_iter().map(|used| {
+        let by = format!("the subnet {} of device {}", used.subnet, used.device);
+        Claim {
+            subnet: used.subnet,
+            kind: ClaimKind::Address,
+            by,
+        }
+    });
+    let routes = routes.into_iter().map(|used| {
+        let by = format!("the route to {} through {}", used.subnet, used.device);
+        Claim {
+            subnet: used.subnet,
+            kind: ClaimKind::Route,
+            by,
+        }
+    });
+    Ok(networks.chain(addresses).chain(routes).collect())
+}
+
+/// A claim that names a network as its owner knows it: ours by namespace and name, a foreign one as libvirt does.
+fn network_claim(network: &Network, subnet: Ipv4Net) -> Claim {
+    let kind = if network.active {
+        ClaimKind::ActiveNetwork
+    } else {
+        ClaimKind::StoppedNetwork
+    };
+    let by = match &network.record {
+        Some(name) => format!("network {name} ({subnet})"),
+        None => format!("libvirt network {} ({subnet})", network.name),
+    };
+    Claim { subnet, kind, by }
+}
+
+fn subnets(network: &Network) -> impl Iterator<Item = Ipv4Net> {
+    let net = |subnet: &network_xml::Subnet| Ipv4Net::new(subnet.address, subnet.prefix).ok();
+    network.subnets.iter().filter_map(net).map(|net| net.trunc())
+}
+
+fn is_ours(network: &Network) -> bool {
+    network.record.is_some()
+}
+
+/// Whether a port other than libvirt's own dummy is on the network's bridge.
+fn has_guests(network: &Network, links: &[Link]) -> bool {
+    let bridge = links
+        .iter()
+        .find(|link| Some(&link.name) == network.bridge.as_ref());
+    let is_guest =
+        |link: &Link| link.master == bridge.map(|bridge| bridge.index) && !link.name.ends_with("-nic");
+    bridge.is_some() && links.iter().any(is_guest)
+}
+
+/// The VLAN a record needs, if any.
+fn tagged(record: &NetworkRecord) -> Option<Tagged> {
+    match &record.kind {
+        Kind::Bridge {
+            name,
+            vlan: Some(vlan),
+        } => Some(Tagged {
+            trunk: name.clone(),
+            vlan: *vlan,
+        }),
+        Kind::Bridge { vlan: None, .. } | Kind::Nat { .. } | Kind::Isolated { .. } => None,
+    }
+}
+
+fn libvirt_failed(network: &str) -> impl FnOnce(crate::libvirt::Error) -> Error {
+    let network = network.to_owned();
+    |source| Error::Libvirt { network, source }
+}
+
+fn kernel_failed(network: &str) -> impl FnOnce(netlink::Error) -> Error {
+    let network = network.to_owned();
+    |source| Error::Kernel { network, source }
+}

@@ -1,0 +1,301 @@
+//! The kernel's network devices, addresses and routes through rtnetlink(7): reads and single changes, no decisions.
+//!
+//! The one file that names `rtnetlink`. A handle speaks to the network namespace of the thread that opened it.
+
+use std::io;
+use std::time::Duration;
+
+use futures::{Stream, TryStreamExt};
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeVlanInfoFlags, In6AddrGenMode, InfoBridge, InfoData, InfoKind, InfoVlan,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::{Handle, LinkBridge, LinkBridgeVlan, LinkUnspec, LinkVlan, RouteMessageBuilder};
+
+/// The kernel answers within a millisecond; this only keeps a broken socket from holding a start for ever.
+const LIMIT: Duration = Duration::from_secs(5);
+/// `EOPNOTSUPP`, asm-generic/errno.h: the answer to a kind of device the kernel does not know.
+const NOT_SUPPORTED: i32 = 95;
+
+/// An exchange with the kernel that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// No socket to the kernel.
+    #[error("could not open a netlink socket")]
+    Open { source: io::Error },
+    /// This kernel has no such kind of device.
+    #[error("the kernel cannot {what}")]
+    Unsupported { what: &'static str },
+    /// The kernel refused.
+    #[error("the kernel did not {what}")]
+    Refused {
+        what: &'static str,
+        source: rtnetlink::Error,
+    },
+    /// The kernel did not answer in time.
+    #[error("the kernel did not {what} within {} s", LIMIT.as_secs())]
+    Silent { what: &'static str },
+}
+
+/// A network device, as far as we care.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// The kernel's number for it, never used twice at a time.
+    pub(crate) index: u32,
+    /// Its name.
+    pub(crate) name: String,
+    /// What it is.
+    pub(crate) kind: LinkKind,
+    /// The bridge it is a port of.
+    pub(crate) master: Option<u32>,
+    /// What somebody wrote on it; empty when nobody did.
+    pub(crate) alias: String,
+    /// Whether it is switched on.
+    pub(crate) up: bool,
+}
+
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkKind {
+    /// An Ethernet bridge, and whether it sorts its ports by VLAN itself.
+    Bridge { filters_vlans: bool },
+    /// One VLAN of another device.
+    Vlan { id: u16, parent: u32 },
+    /// Anything else.
+    Other,
+}
+
+/// An address of the host or a route, with the name of its device where it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// The range.
+    pub(crate) subnet: Ipv4Net,
+    /// The device.
+    pub(crate) device: String,
+}
+
+/// A conversation with the kernel; dropping it ends it.
+pub(crate) struct Netlink {
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Opens a socket in the network namespace of the calling thread.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(|source| Error::Open { source })?;
+        // It ends with the last handle.
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Every device.
+    pub(crate) async fn links(&self) -> Result<Vec<Link>, Error> {
+        let messages = collect("list devices", self.handle.link().get().execute()).await?;
+        Ok(messages.iter().map(link).collect())
+    }
+
+    /// The subnets around the host's IPv4 addresses.
+    pub(crate) async fn addresses(&self) -> Result<Vec<Used>, Error> {
+        let mut request = self.handle.address().get();
+        request.message_mut().header.family = AddressFamily::Inet;
+        let messages = collect("list addresses", request.execute()).await?;
+        Ok(messages.iter().filter_map(address).collect())
+    }
+
+    /// The host's IPv4 routes (main table).
+    pub(crate) async fn routes(&self) -> Result<Vec<Used>, Error> {
+        let links = self.links().await?;
+        let request = self
+            .handle
+            .route()
+            .get(RouteMessageBuilder::<std::net::Ipv4Addr>::new().build());
+        let messages = collect("list routes", request.execute()).await?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| route(message, &links))
+            .collect())
+    }
+
+    /// Makes a bridge, switched off.
+    pub(crate) async fn create_bridge(&self, name: &str) -> Result<(), Error> {
+        let message = LinkBridge::new(name).down().build();
+        bounded("create a bridge", self.handle.link().add(message).execute()).await
+    }
+
+    /// Makes the device of one VLAN of `parent`, switched off.
+    pub(crate) async fn create_vlan(&self, name: &str, parent: u32, id: u16) -> Result<(), Error> {
+        let message = LinkVlan::new(name, parent, id).build();
+        bounded("create a VLAN device", self.handle.link().add(message).execute()).await
+    }
+
+    /// Lets a VLAN of a bridge that sorts by VLAN reach the bridge's own device
+    /// (`bridge vlan add dev BRIDGE vid ID self`).
+    pub(crate) async fn admit_vlan(&self, bridge: u32, id: u16) -> Result<(), Error> {
+        let message = LinkBridgeVlan::new(bridge)
+            .bridge_self()
+            .vlan(id, BridgeVlanInfoFlags::empty())
+            .build();
+        bounded(
+            "admit a VLAN to a bridge",
+            self.handle.link().set(message).execute(),
+        )
+        .await
+    }
+
+    /// Keeps the host itself off the device: no IPv6 address by itself, so guests of a VLAN do not meet the host there.
+    pub(crate) async fn keep_host_off(&self, index: u32) -> Result<(), Error> {
+        let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        let message = LinkUnspec::new_with_index(index);
+        let message = message
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]))
+            .build();
+        bounded(
+            "keep IPv6 off a device",
+            self.handle.link().set(message).execute(),
+        )
+        .await
+    }
+
+    /// Writes an alias on a device.
+    pub(crate) async fn set_alias(&self, index: u32, alias: &str) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(index).alias(alias).build();
+        bounded(
+            "set the alias of a device",
+            self.handle.link().set(message).execute(),
+        )
+        .await
+    }
+
+    /// Makes a device a port of a bridge.
+    pub(crate) async fn attach(&self, index: u32, bridge: u32) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(index).controller(bridge).build();
+        bounded(
+            "add a port to a bridge",
+            self.handle.link().set(message).execute(),
+        )
+        .await
+    }
+
+    /// Switches a device on.
+    pub(crate) async fn raise(&self, index: u32) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(index).up().build();
+        bounded("switch a device on", self.handle.link().set(message).execute()).await
+    }
+
+    /// Removes a device.
+    pub(crate) async fn remove(&self, index: u32) -> Result<(), Error> {
+        bounded("remove a device", self.handle.link().del(index).execute()).await
+    }
+}
+
+async fn collect<T>(
+    what: &'static str,
+    messages: impl Stream<Item = Result<T, rtnetlink::Error>>,
+) -> Result<Vec<T>, Error> {
+    bounded(what, messages.try_collect()).await
+}
+
+async fn bounded<T>(
+    what: &'static str,
+    exchange: impl Future<Output = Result<T, rtnetlink::Error>>,
+) -> Result<T, Error> {
+    let answer = tokio::time::timeout(LIMIT, exchange).await;
+    answer
+        .map_err(|_| Error::Silent { what })?
+        .map_err(|source| match &source {
+            rtnetlink::Error::NetlinkError(message) if message.raw_code() == -NOT_SUPPORTED => {
+                Error::Unsupported { what }
+            }
+            _ => Error::Refused { what, source },
+        })
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        kind: LinkKind::Other,
+        master: None,
+        alias: String::new(),
+        up: message.header.flags.contains(LinkFlags::Up),
+    };
+    let (mut infos, mut parent) = (&[][..], 0);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
+            LinkAttribute::Controller(master) => link.master = Some(*master),
+            LinkAttribute::Link(index) => parent = *index,
+            LinkAttribute::LinkInfo(found) => infos = found,
+            _ => {}
+        }
+    }
+    link.kind = kind(infos, parent);
+    link
+}
+
+fn kind(infos: &[LinkInfo], parent: u32) -> LinkKind {
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(data) => Some(data),
+        _ => None,
+    });
+    if infos.contains(&LinkInfo::Kind(InfoKind::Bridge)) {
+        let on = InfoBridge::VlanFiltering(true);
+        let filters_vlans =
+            data.is_some_and(|data| matches!(data, InfoData::Bridge(parts) if parts.contains(&on)));
+        return LinkKind::Bridge { filters_vlans };
+    }
+    let Some(InfoData::Vlan(parts)) = data else {
+        return LinkKind::Other;
+    };
+    let id = parts.iter().find_map(|part| match part {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    });
+    id.map_or(LinkKind::Other, |id| LinkKind::Vlan { id, parent })
+}
+
+fn address(message: &AddressMessage) -> Option<Used> {
+    let (mut subnet, mut device) = (None, String::new());
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(std::net::IpAddr::V4(ip)) => {
+                subnet = Ipv4Net::new(*ip, message.header.prefix_len).ok();
+            }
+            AddressAttribute::Label(label) => device.clone_from(label),
+            _ => {}
+        }
+    }
+    subnet.map(|subnet| Used {
+        subnet: subnet.trunc(),
+        device,
+    })
+}
+
+fn route(message: &RouteMessage, links: &[Link]) -> Option<Used> {
+    if message.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let (mut network, mut device) = (std::net::Ipv4Addr::UNSPECIFIED, String::new());
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => network = *ip,
+            RouteAttribute::Oif(index) => {
+                device = links
+                    .iter()
+                    .find(|link| link.index == *index)
+                    .map(|link| link.name.clone())?;
+            }
+            _ => {}
+        }
+    }
+    let subnet = Ipv4Net::new(network, message.header.destination_prefix_length).ok()?;
+    Some(Used {
+        subnet: subnet.trunc(),
+        device,
+    })
+}

@@ -1,0 +1,143 @@
+//! Which subnet a network gets, and what has to be done for it to run. Pure.
+//!
+//! ```text
+//! absent ── a free subnet ──► Create        stopped, subnet still free ──► Start        active ──► Ready
+//! ```
+//! Called by [`Networks`](super::Networks) with what it read from libvirt and from the kernel.
+
+use ipnet::Ipv4Net;
+use uuid::Uuid;
+
+use super::values::Subnet;
+
+/// Length of the subnets taken from the pool: 253 guests, and a whole /16 pool holds 256 of them.
+const CHOSEN_LENGTH: u8 = 24;
+
+/// A range of addresses somebody on the node uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// The range.
+    pub(crate) subnet: Ipv4Net,
+    /// What claims it.
+    pub(crate) kind: ClaimKind,
+    /// The claimant, as the end of a sentence ("… overlaps `by`").
+    pub(crate) by: String,
+}
+
+/// What claims a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClaimKind {
+    /// A libvirt network that is running.
+    ActiveNetwork,
+    /// A libvirt network that is defined and may be started any time.
+    StoppedNetwork,
+    /// An address of the host and the subnet around it.
+    Address,
+    /// A route of the host.
+    Route,
+}
+
+/// The libvirt network of ours as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Present {
+    /// Not defined.
+    Absent,
+    /// Defined with this subnet, not running, so nobody is connected.
+    Stopped(Option<Ipv4Net>),
+    /// Running.
+    Active,
+}
+
+/// What brings the network up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// It runs.
+    Ready,
+    /// Start it as it is defined.
+    Start,
+    /// Define it (again) with this subnet, then start it.
+    Create(Ipv4Net),
+}
+
+/// Why no subnet fits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Conflict {
+    /// The range overlaps another.
+    Clash { subnet: Ipv4Net, with: String },
+    /// Each /24 of the pool overlaps something.
+    PoolFull,
+}
+
+/// What to do for a network. `claims` are those of everybody else.
+///
+/// A running network is left alone whatever has come to overlap it: guests are connected to it. A stopped one keeps
+/// its subnet while that is free; a subnet that we chose is chosen anew when it is not.
+pub(crate) fn plan(
+    uid: Uuid,
+    wanted: Option<Subnet>,
+    present: Present,
+    pool: Ipv4Net,
+    claims: &[Claim],
+) -> Result<Plan, Conflict> {
+    let kept = match present {
+        Present::Active => return Ok(Plan::Ready),
+        Present::Stopped(kept) => kept.filter(|kept| wanted.is_none_or(|wanted| wanted.net() == *kept)),
+        Present::Absent => None,
+    };
+    let running = || {
+        claims
+            .iter()
+            .filter(|claim| claim.kind != ClaimKind::StoppedNetwork)
+    };
+    match (kept, wanted) {
+        // It was here before networks that are merely defined.
+        (Some(kept), _) if find_clash(kept, kept, running()).is_none() => Ok(Plan::Start),
+        (_, Some(wanted)) => granted(wanted.net(), claims).map(Plan::Create),
+        (_, None) => chosen(uid, pool, claims).map(Plan::Create),
+    }
+}
+
+fn granted(subnet: Ipv4Net, claims: &[Claim]) -> Result<Ipv4Net, Conflict> {
+    match find_clash(subnet, subnet, claims) {
+        Some(claim) => Err(Conflict::Clash {
+            subnet,
+            with: claim.by.clone(),
+        }),
+        None => Ok(subnet),
+    }
+}
+
+/// The first free /24 of the pool, beginning at a place that follows from the UID: the same network mostly has the
+/// same subnet on every node and when it is made again, and a new network does not inherit the addresses of an old one.
+fn chosen(uid: Uuid, pool: Ipv4Net, claims: &[Claim]) -> Result<Ipv4Net, Conflict> {
+    let subnets = || pool.subnets(CHOSEN_LENGTH).into_iter().flatten();
+    let count = 1_usize << CHOSEN_LENGTH.saturating_sub(pool.prefix_len());
+    let start = usize::try_from(uid.as_u128() % count as u128).unwrap_or(0);
+    let mut candidates = subnets().skip(start).chain(subnets().take(start));
+    candidates
+        .find(|&subnet| find_clash(subnet, pool, claims).is_none())
+        .ok_or(Conflict::PoolFull)
+}
+
+/// The first claim that stands against `subnet`.
+///
+/// A route wider than `scope` does not: the default route, or a company's 10.0.0.0/8 behind a gateway, stays in force
+/// for everything but the more specific subnet.
+fn find_clash<'a>(
+    subnet: Ipv4Net,
+    scope: Ipv4Net,
+    claims: impl IntoIterator<Item = &'a Claim>,
+) -> Option<&'a Claim> {
+    claims.into_iter().find(|claim| {
+        let wider = claim.subnet.prefix_len() < scope.prefix_len();
+        overlap(claim.subnet, subnet) && !(claim.kind == ClaimKind::Route && wider)
+    })
+}
+
+fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b) || b.contains(&a)
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
