@@ -26,6 +26,8 @@ mod network;
 pub(crate) mod network_xml;
 mod queue;
 mod read;
+#[cfg(test)]
+mod samples;
 mod state;
 #[cfg(test)]
 mod tests;

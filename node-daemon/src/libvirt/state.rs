@@ -115,8 +115,13 @@ fn paused(reason: Option<RawReason>) -> DomainState {
         R::StartingUp => PausedReason::Starting,
         R::Crashed => PausedReason::Crashed,
         R::Watchdog => PausedReason::Watchdog,
-        R::Migration | R::Save | R::Dump | R::FromSnapshot | R::Snapshot => PausedReason::Busy,
-        R::PostCopy | R::PostCopyFailed => PausedReason::Busy,
+        R::Migration
+        | R::PostCopy
+        | R::PostCopyFailed
+        | R::Save
+        | R::Dump
+        | R::Snapshot
+        | R::FromSnapshot => PausedReason::Busy,
         R::Unknown | R::APIError => PausedReason::Unknown,
     };
     DomainState::Paused { reason }

@@ -29,7 +29,8 @@ pub(super) struct Domain<'a> {
     on_poweroff: &'static str,
     on_reboot: &'static str,
     on_crash: &'static str,
-    pm: Pm,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pm: Option<Pm>,
     devices: devices::Devices<'a>,
 }
 
@@ -210,10 +211,7 @@ pub(super) fn domain(spec: &DomainSpec) -> Result<Domain<'_>, Invalid> {
         on_poweroff: "destroy",
         on_reboot: "restart",
         on_crash: "destroy",
-        pm: Pm {
-            to_memory: Enabled { enabled: "no" },
-            to_disk: Enabled { enabled: "no" },
-        },
+        pm: pm(spec.arch),
         devices: devices::devices(spec)?,
     })
 }
@@ -307,4 +305,16 @@ fn clock(arch: Arch) -> Clock {
         Arch::Aarch64 => Vec::new(),
     };
     Clock { offset: "utc", timer }
+}
+
+/// A guest that sleeps looks dead to everybody who waits for it. libvirt refuses the element on arm64, where QEMU offers
+/// guests no sleep state anyway.
+fn pm(arch: Arch) -> Option<Pm> {
+    match arch {
+        Arch::X86_64 => Some(Pm {
+            to_memory: Enabled { enabled: "no" },
+            to_disk: Enabled { enabled: "no" },
+        }),
+        Arch::Aarch64 => None,
+    }
 }
