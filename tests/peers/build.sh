@@ -49,6 +49,8 @@ ldflags_of() {
         for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
             flags+=" -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
         done
+    else
+        flags+=" -X github.com/k3s-io/kine/pkg/version.Version=$(version_of "$1")"
     fi
     echo "$flags"
 }
@@ -65,22 +67,6 @@ is_built() {
     for program in $(programs_of "$1"); do
         [ -x "$program" ] || return 1
     done
-}
-
-# Go 1.21 is the first that fetches the toolchain a go.mod names.
-go_is_enough() {
-    command -v go >/dev/null || return 1
-    local version
-    version=$(cd / && GOTOOLCHAIN=local go env GOVERSION)
-    version=${version#go1.}
-    [ "${version%%[!0-9]*}" -ge 21 ]
-}
-
-# Debian 13 has a Go new enough; Debian 12 has it in its backports, from which only Go is taken.
-install_go() {
-    [ "$(id -u)" = 0 ] || refuse "Go 1.21 or newer is not on PATH and only root can install it; install golang-go and run this again"
-    "$here/packages.sh" --go
-    go_is_enough || refuse "the package golang-go gives no Go 1.21 or newer here; put one on PATH and run this again"
 }
 
 build() {
@@ -118,7 +104,7 @@ main() {
     mkdir -p "$cache"
     for peer; do
         is_built "$peer" && continue
-        go_is_enough || install_go
+        "$here/packages.sh" --go
         (build "$peer")
     done
 }
