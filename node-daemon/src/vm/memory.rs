@@ -1,0 +1,63 @@
+//! What the driver knows of one virtual machine between two looks. All of it may be lost at any time.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use holdfast_api::virtual_machine::SeedStatus;
+
+use super::plan::{Moment, Step};
+use crate::image::Progress;
+
+/// Lost with the daemon: then a grace period begins anew, and an event may be told twice.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// When the guest was first asked to power off.
+    stop_begun: Option<Instant>,
+    /// When it was last asked.
+    asked: Option<Instant>,
+    /// The slowest download it waits for.
+    pub(crate) progress: Option<Progress>,
+    /// Reason of the obstacle that was told last, so that an event marks a transition.
+    pub(crate) told: Option<&'static str>,
+    /// Which Secrets its seed would be made from now, and when that was looked up.
+    pub(crate) secrets: Option<(Instant, SeedStatus)>,
+    /// When the guest was first seen running without an address.
+    pub(crate) nameless_since: Option<Instant>,
+}
+
+impl Memory {
+    /// The moment of a plan.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            now: now(),
+            stopping_for: self.stop_begun.map(|begun| begun.elapsed()),
+            asked_ago: self.asked.map(|asked| asked.elapsed()),
+        }
+    }
+
+    /// Notes what is about to be done.
+    pub(crate) fn before(&mut self, steps: &[Step]) {
+        for step in steps {
+            match step {
+                Step::RequestShutdown => {
+                    self.stop_begun.get_or_insert_with(Instant::now);
+                    self.asked = Some(Instant::now());
+                }
+                Step::Start { .. } => {
+                    (self.stop_begun, self.asked, self.nameless_since) = (None, None, None);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// How long the guest has been running without an address.
+    pub(crate) fn nameless_for(&mut self) -> Duration {
+        self.nameless_since.get_or_insert_with(Instant::now).elapsed()
+    }
+}
+
+/// Seconds since 1970; a clock before that counts as 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,240 @@
+//! Looks at the world: libvirt, the files, the objects a virtual machine refers to. Reads only.
+
+use std::collections::BTreeMap;
+
+use holdfast_api::image::ImageFormat;
+use holdfast_api::{VirtualMachineImage, VirtualMachineNetwork};
+use uuid::Uuid;
+
+use super::context::Context;
+use super::desired::{Desired, Source};
+use super::dir::{DiskKind, VmDir};
+use super::fetches::{Fetch, Wanted};
+use super::inputs;
+use super::observed::{
+    Domain, Ended, Folder, HeldImage, Image, Inputs, Network, Observed, Obstacle, PausedBy, Seed, State,
+};
+use super::record::Record;
+use crate::disk;
+use crate::image::{self, Digest, Format, Progress};
+use crate::libvirt::{self, DomainState, PausedReason, ShutOffReason};
+use crate::network::NetworkRecord;
+use crate::objects::Lookup;
+
+/// What one look brought: the picture for the planner, and what only the executor may hold.
+pub(crate) struct Look {
+    /// The picture.
+    pub(crate) observed: Observed,
+    /// Bytes for a seed, where one may have to be written.
+    pub(crate) material: inputs::Material,
+    /// The slowest download under way.
+    pub(crate) progress: Option<Progress>,
+}
+
+/// The domain alone: enough for a halted or removed virtual machine, and to know what is remembered.
+pub(crate) async fn domain(libvirt: &libvirt::Libvirt, uid: Uuid) -> Result<Domain, libvirt::Error> {
+    Ok(libvirt.domain(uid).await?.map_or(Domain::Absent, |domain| read(&domain)))
+}
+
+/// A domain whose record cannot be read is foreign: we do not know what it needs, so we keep our hands off.
+pub(crate) fn read(domain: &libvirt::Domain) -> Domain {
+    let record = domain.record.as_deref().and_then(|text| serde_json::from_str::<Record>(text).ok());
+    match record {
+        Some(record) => Domain::Ours { state: state(domain.state), record: Box::new(record) },
+        None => Domain::Foreign,
+    }
+}
+
+fn state(state: DomainState) -> State {
+    match state {
+        DomainState::Running | DomainState::ShuttingDown | DomainState::Unknown => State::Running,
+        DomainState::Paused { reason: PausedReason::IoError } => State::Paused(PausedBy::IoError),
+        DomainState::Paused { .. } | DomainState::PmSuspended => State::Paused(PausedBy::Request),
+        DomainState::Crashed { .. } => State::Off(Ended::Failed),
+        DomainState::ShutOff { reason } => State::Off(match reason {
+            ShutOffReason::Shutdown => Ended::PoweredOff,
+            ShutOffReason::Destroyed
+            | ShutOffReason::Crashed
+            | ShutOffReason::Failed
+            | ShutOffReason::Saved
+            | ShutOffReason::FromSnapshot => Ended::Failed,
+            ShutOffReason::Daemon | ShutOffReason::Unknown => Ended::Unknown,
+        }),
+    }
+}
+
+/// Everything a plan for this virtual machine may need. What needs the API is looked up only before a start.
+pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desired>, domain: Domain) -> Look {
+    let dir = VmDir::new(&context.state_dir, uid);
+    let starting = match &domain {
+        Domain::Absent | Domain::Ours { state: State::Off(_), .. } => desired,
+        Domain::Foreign | Domain::Ours { .. } => None,
+    };
+    let written = dir.seed().exists();
+    let (inputs, material) = match starting {
+        Some(desired) if needs_seed(desired, domain.record(), written) => {
+            inputs::gather(&context.objects, desired).await
+        }
+        _ => (not_needed(), inputs::Material::default()),
+    };
+    let (images, progress) = starting.map(|desired| images(context, desired, domain.record())).unwrap_or_default();
+    let networks = starting.map(|desired| networks(context, desired)).unwrap_or_default();
+    let disks = starting.map(|desired| disks(&dir, desired)).unwrap_or_default();
+    let room_mib = match starting {
+        Some(_) => context.room_mib(uid).await,
+        None => u64::MAX,
+    };
+    let observed = Observed {
+        folder: if dir.path().exists() { Folder::Present } else { Folder::Absent },
+        images,
+        disks,
+        networks,
+        seed: Seed { written, inputs },
+        accelerator: context.accelerator(),
+        room_mib,
+        domain,
+    };
+    Look { observed, material, progress }
+}
+
+fn needs_seed(desired: &Desired, record: Option<&Record>, written: bool) -> bool {
+    !written || record.is_none_or(|record| record.wants_reseed(&desired.cloud_init().reseed))
+}
+
+fn not_needed() -> Inputs {
+    Inputs::Unavailable(Obstacle::later("Observing", "the seed is being looked at; this passes by itself"))
+}
+
+fn disks(dir: &VmDir, desired: &Desired) -> BTreeMap<String, u64> {
+    let size = |disk: &super::desired::Disk| {
+        let kind = match disk.source {
+            Source::Blank => DiskKind::Blank,
+            Source::Image { .. } => DiskKind::Overlay,
+        };
+        // A disk that cannot be read is left in place and shows when the next step meets it.
+        let bytes = disk::size(&dir.disk(&disk.name, kind), kind.format()).ok()??;
+        Some((disk.name.clone(), bytes))
+    };
+    desired.disks().iter().filter_map(size).collect()
+}
+
+fn images(
+    context: &Context,
+    desired: &Desired,
+    record: Option<&Record>,
+) -> (BTreeMap<String, Image>, Option<Progress>) {
+    let mut images = BTreeMap::new();
+    let mut slowest: Option<Progress> = None;
+    for disk in desired.disks() {
+        let Source::Image { name, digest } = &disk.source else { continue };
+        let recorded = record.and_then(|record| record.images.get(&disk.name)).map(|image| image.digest);
+        let (image, progress) = image(context, &desired.identity().namespace, name, recorded.or(*digest));
+        images.insert(disk.name.clone(), image);
+        slowest = match (slowest, progress) {
+            (Some(a), Some(b)) => Some(if a.bytes <= b.bytes { a } else { b }),
+            (a, b) => a.or(b),
+        };
+    }
+    (images, slowest)
+}
+
+/// A pinned digest in the cache needs no object; only a fetch does.
+fn image(context: &Context, namespace: &str, name: &str, pinned: Option<Digest>) -> (Image, Option<Progress>) {
+    if let Some(held) = pinned.and_then(|digest| context.fetches.cache().lookup(&digest)) {
+        return (Image::Held(held_image(&held)), None);
+    }
+    let wanted = match wanted(context, namespace, name) {
+        Ok(wanted) => wanted,
+        Err(obstacle) => return (Image::Unavailable(obstacle), None),
+    };
+    if pinned.is_some_and(|pinned| pinned != wanted.digest) {
+        return (Image::Unavailable(replaced(name)), None);
+    }
+    if let Some(held) = context.fetches.cache().lookup(&wanted.digest).filter(|held| held.format == wanted.format) {
+        return (Image::Held(held_image(&held)), None);
+    }
+    match context.fetches.state(&wanted) {
+        None => (Image::Fetchable(wanted.digest), None),
+        Some(Fetch::Running(progress)) => (Image::Fetching(wanted.digest), Some(progress)),
+        Some(Fetch::Failed(obstacle)) => (Image::Unavailable(obstacle), None),
+    }
+}
+
+fn held_image(image: &image::Image) -> HeldImage {
+    HeldImage { digest: image.digest, format: image.format, virtual_bytes: image.virtual_size }
+}
+
+/// What the image object says to fetch.
+pub(crate) fn wanted(context: &Context, namespace: &str, name: &str) -> Result<Wanted, Obstacle> {
+    match context.objects.image(namespace, name) {
+        Lookup::Found(image) => parse(&image),
+        Lookup::Missing => Err(Obstacle::later(
+            "ImageNotFound",
+            format!("there is no VirtualMachineImage {name} in namespace {namespace}: create it, the node then continues by itself"),
+        )),
+        Lookup::Unknown => Err(Obstacle::later(
+            "ImageUnknown",
+            format!("VirtualMachineImage {name} could not be read yet, because the API does not answer: the node continues by itself"),
+        )),
+    }
+}
+
+fn parse(image: &VirtualMachineImage) -> Result<Wanted, Obstacle> {
+    let spec = &image.spec;
+    fetchable(&spec.source, &spec.digest, spec.format).map_err(|sentence| Obstacle::later("ImageRefused", sentence))
+}
+
+/// A source, digest and format as they can be fetched; trusts nothing.
+pub(crate) fn fetchable(
+    source: &holdfast_api::image::ImageSource,
+    digest: &str,
+    format: ImageFormat,
+) -> Result<Wanted, String> {
+    let digest = digest.parse().map_err(|error| format!("spec.digest of the image: {error}"))?;
+    let source = match (&source.http, &source.file) {
+        (Some(http), None) => {
+            let url = http.url.parse().map_err(|_| "spec.source.http.url of the image is no URL".to_owned())?;
+            image::Source::Http(url)
+        }
+        (None, Some(file)) => image::Source::File(file.path.clone().into()),
+        _ => return Err("spec.source of the image must have exactly one of http and file".to_owned()),
+    };
+    let format = match format {
+        ImageFormat::Qcow2 => Format::Qcow2,
+        ImageFormat::Raw => Format::Raw,
+    };
+    Ok(Wanted { source, digest, format })
+}
+
+fn replaced(name: &str) -> Obstacle {
+    Obstacle::later(
+        "ImageReplaced",
+        format!("image {name} was made again with another digest, and the bytes this virtual machine stands on are not in the node's cache: bring an image with the old digest back"),
+    )
+}
+
+fn networks(context: &Context, desired: &Desired) -> BTreeMap<String, Network> {
+    let namespace = &desired.identity().namespace;
+    let one = |interface: &super::desired::Interface| {
+        (interface.name.clone(), network(context, namespace, &interface.network))
+    };
+    desired.interfaces().iter().map(one).collect()
+}
+
+fn network(context: &Context, namespace: &str, name: &str) -> Network {
+    let parse = |network: &VirtualMachineNetwork| match NetworkRecord::try_from(network) {
+        Ok(record) => Network::Known(record),
+        Err(error) => Network::Unavailable(Obstacle::later(error.reason(), super::sentence(&error))),
+    };
+    match context.objects.network(namespace, name) {
+        Lookup::Found(network) => parse(&network),
+        Lookup::Missing => Network::Unavailable(Obstacle::later(
+            "NetworkNotFound",
+            format!("there is no VirtualMachineNetwork {name} in namespace {namespace}: create it, the node then continues by itself"),
+        )),
+        Lookup::Unknown => Network::Unavailable(Obstacle::later(
+            "NetworkUnknown",
+            format!("VirtualMachineNetwork {name} could not be read yet, because the API does not answer: the node continues by itself"),
+        )),
+    }
+}

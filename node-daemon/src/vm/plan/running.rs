@@ -1,0 +1,60 @@
+//! Plans for a guest that runs or is paused.
+
+use std::time::Duration;
+
+use super::super::desired::Desired;
+use super::super::observed::{PausedBy, State};
+use super::super::record::{Record, Run, Stop};
+use super::{Moment, On, Plan, Step, remember};
+
+/// A guest may miss the power button while its firmware or boot loader runs: it is pressed again this often.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How soon a guest that is powering off is looked at again; an event usually comes first.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The guest shall run.
+pub(super) fn run(desired: &Desired, state: State, record: &Record, moment: &Moment) -> Plan {
+    if record.stop.is_some() || record.wants_restart(&desired.spec().restart_request) {
+        return stop(Stop::Restart, desired.grace(), state, record, moment);
+    }
+    let wanted = Record { run: Run::Started, ..judged(desired, record) };
+    if wanted != *record {
+        return Plan::Do(vec![remember(wanted)]);
+    }
+    match (state, desired.paused()) {
+        (State::Running, true) => Plan::Do(vec![Step::Suspend]),
+        (State::Paused(_), false) => Plan::Do(vec![Step::Resume]),
+        (State::Paused(PausedBy::Request | PausedBy::IoError), true) | (State::Running | State::Off(_), _) => Plan::Converged,
+    }
+}
+
+/// The guest shall be off.
+pub(super) fn halt(desired: &Desired, state: State, record: &Record, moment: &Moment) -> Plan {
+    let wanted = Record { stop: Some(Stop::Halt), ..judged(desired, record) };
+    if wanted != *record {
+        return Plan::Do(vec![remember(wanted)]);
+    }
+    stop(Stop::Halt, desired.grace(), state, record, moment)
+}
+
+/// Gracefully first, by force after the grace period. Why it stops is remembered before it is asked.
+pub(super) fn stop(why: Stop, grace: Duration, state: State, record: &Record, moment: &Moment) -> Plan {
+    if record.stop != Some(why) {
+        return Plan::Do(vec![remember(Record { stop: Some(why), ..record.clone() })]);
+    }
+    let asked = moment.stopping_for.unwrap_or_default();
+    if asked >= grace {
+        return Plan::Do(vec![Step::Destroy]);
+    }
+    if moment.asked_ago.is_none_or(|ago| ago >= ASK_AGAIN) {
+        // A frozen guest hears nothing.
+        let thaw = matches!(state, State::Paused(_)).then_some(Step::Resume);
+        return Plan::Do(thaw.into_iter().chain([Step::RequestShutdown]).collect());
+    }
+    Plan::Wait { on: On::PowerOff, until: LOOK.min(grace - asked) }
+}
+
+/// The record with the newest good spec, so that what follows with no API follows it.
+pub(super) fn judged(desired: &Desired, record: &Record) -> Record {
+    Record { generation: desired.generation(), spec: desired.spec().clone(), ..record.clone() }
+}

@@ -1,0 +1,207 @@
+//! Plans for a start: gather what it needs, then make, define and start in one go.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::desired::{Desired, Disk, Source};
+use super::super::dir::DiskKind;
+use super::super::observed::{Accelerator, HeldImage, Image, Inputs, Network, Observed, Obstacle};
+use super::super::record::{Applied, Failures, PinnedImage, Record, Run, SeedRecord, serve};
+use super::{On, Plan, Step};
+use crate::network::NetworkRecord;
+
+/// A fetch reports its progress itself; this only bounds how late its end is seen should that be missed.
+const FETCH_LOOK: Duration = Duration::from_secs(5);
+
+/// The first start: nothing is defined yet.
+pub(super) fn first(desired: &Desired, observed: &Observed) -> Plan {
+    gather(desired, None, observed).unwrap_or_else(|plan| plan)
+}
+
+/// A further start, from what the record remembers.
+pub(super) fn again(desired: &Desired, record: &Record, observed: &Observed) -> Plan {
+    gather(desired, Some(record), observed).unwrap_or_else(|plan| plan)
+}
+
+fn gather(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Result<Plan, Plan> {
+    if let Accelerator::Unproved(message) = &observed.accelerator {
+        return Err(Plan::Blocked(Obstacle::later("AcceleratorUnproved", message.clone())));
+    }
+    if desired.memory_mib() > observed.room_mib {
+        return Err(Plan::Blocked(full(desired.memory_mib(), observed.room_mib)));
+    }
+    let images = images(desired, observed)?;
+    let networks = networks(desired, record, observed)?;
+    let (seed, write_seed) = seed(desired, record, observed)?;
+    let next = next_record(desired, record, &images, &networks, seed);
+    let mut steps = vec![Step::MakeFolder];
+    for disk in desired.disks() {
+        steps.extend(disk_step(disk, images.get(&disk.name), observed.disks.get(&disk.name).copied())?);
+    }
+    if write_seed {
+        steps.push(Step::WriteSeed(Box::new(next.clone())));
+    }
+    let ensure = |(interface, network)| Step::EnsureNetwork { interface, network };
+    steps.extend(networks.into_iter().map(ensure));
+    steps.push(Step::Define(Box::new(next)));
+    steps.push(Step::Start { paused: desired.paused() });
+    Ok(Plan::Do(steps))
+}
+
+/// The images under all disks; begins to fetch all that are missing before it waits for any.
+fn images(desired: &Desired, observed: &Observed) -> Result<BTreeMap<String, HeldImage>, Plan> {
+    let mut held = BTreeMap::new();
+    let (mut fetch, mut wait) = (Vec::new(), false);
+    for disk in desired.disks() {
+        let Source::Image { .. } = disk.source else { continue };
+        match observed.images.get(&disk.name) {
+            Some(Image::Held(image)) => {
+                held.insert(disk.name.clone(), image.clone());
+            }
+            Some(Image::Fetchable(_)) => fetch.push(Step::FetchImage { disk: disk.name.clone() }),
+            Some(Image::Fetching(_)) => wait = true,
+            Some(Image::Unavailable(obstacle)) => return Err(Plan::Blocked(obstacle.clone())),
+            None => return Err(Plan::Blocked(unseen("image", &disk.name))),
+        }
+    }
+    if !fetch.is_empty() {
+        return Err(Plan::Do(fetch));
+    }
+    if wait {
+        return Err(Plan::Wait { on: On::Image, until: FETCH_LOOK });
+    }
+    Ok(held)
+}
+
+/// The network of every interface: as the record has it, so that a start needs no API; else as the API has it.
+fn networks(
+    desired: &Desired,
+    record: Option<&Record>,
+    observed: &Observed,
+) -> Result<BTreeMap<String, NetworkRecord>, Plan> {
+    let mut known = BTreeMap::new();
+    for interface in desired.interfaces() {
+        let name = format!("{}/{}", desired.identity().namespace, interface.network);
+        let remembered = record.and_then(|record| record.networks.get(&interface.name)).filter(|old| old.name == name);
+        let network = match (remembered, observed.networks.get(&interface.name)) {
+            (Some(network), _) | (None, Some(Network::Known(network))) => network.clone(),
+            (None, Some(Network::Unavailable(obstacle))) => return Err(Plan::Blocked(obstacle.clone())),
+            (None, None) => return Err(Plan::Blocked(unseen("network", &interface.name))),
+        };
+        known.insert(interface.name.clone(), network);
+    }
+    Ok(known)
+}
+
+/// What the seed is made from, and whether it must be written.
+///
+/// cloud-init runs once per instance-id, so the seed is written at the first start and after a new `reseed`, and put
+/// back under its old instance-id should the file be gone.
+fn seed(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Result<(SeedRecord, bool), Plan> {
+    let reseed = record.is_some_and(|record| record.wants_reseed(&desired.cloud_init().reseed));
+    if let Some(record) = record
+        && observed.seed.written
+        && !reseed
+    {
+        return Ok((record.seed.clone(), false));
+    }
+    match &observed.seed.inputs {
+        Inputs::Unavailable(obstacle) => Err(Plan::Blocked(obstacle.clone())),
+        Inputs::Ready { ssh_keys, secrets } => {
+            let seed = SeedRecord {
+                instance_id: instance_id(desired, record, reseed),
+                hostname: desired.hostname().to_owned(),
+                ssh_keys: ssh_keys.clone(),
+                cloud_init: desired.cloud_init().clone(),
+                secrets: secrets.clone(),
+            };
+            Ok((seed, true))
+        }
+    }
+}
+
+fn instance_id(desired: &Desired, record: Option<&Record>, reseed: bool) -> String {
+    match record {
+        Some(record) if reseed => next_instance_id(&record.seed.instance_id),
+        Some(record) => record.seed.instance_id.clone(),
+        None => format!("{}-1", desired.identity().uid),
+    }
+}
+
+fn next_instance_id(old: &str) -> String {
+    let (uid, number) = old.rsplit_once('-').unwrap_or((old, "1"));
+    format!("{uid}-{}", number.parse::<u64>().unwrap_or(1).saturating_add(1))
+}
+
+fn next_record(
+    desired: &Desired,
+    record: Option<&Record>,
+    images: &BTreeMap<String, HeldImage>,
+    networks: &BTreeMap<String, NetworkRecord>,
+    seed: SeedRecord,
+) -> Record {
+    let mut served_restarts = record.map(|record| record.served_restarts.clone()).unwrap_or_default();
+    let mut served_reseeds = record.map(|record| record.served_reseeds.clone()).unwrap_or_default();
+    serve(&mut served_restarts, &desired.spec().restart_request);
+    serve(&mut served_reseeds, &desired.spec().cloud_init.reseed);
+    let pin = |(disk, image): (&String, &HeldImage)| {
+        (disk.clone(), PinnedImage { digest: image.digest, format: image.format })
+    };
+    Record {
+        namespace: desired.identity().namespace.clone(),
+        name: desired.identity().name.clone(),
+        generation: desired.generation(),
+        spec: desired.spec().clone(),
+        applied: Some(Applied { generation: desired.generation(), spec: desired.spec().clone() }),
+        images: images.iter().map(pin).collect(),
+        networks: networks.clone(),
+        seed,
+        run: Run::Ready,
+        stop: None,
+        restarts: record.map_or(0, |record| record.restarts),
+        failures: record.map_or_else(Failures::default, |record| record.failures),
+        served_restarts,
+        served_reseeds,
+    }
+}
+
+fn disk_step(disk: &Disk, image: Option<&HeldImage>, present: Option<u64>) -> Result<Option<Step>, Plan> {
+    let name = disk.name.clone();
+    if let (Source::Image { .. }, Some(image)) = (&disk.source, image)
+        && disk.bytes < image.virtual_bytes
+    {
+        return Err(Plan::Blocked(too_small(disk, image.virtual_bytes)));
+    }
+    Ok(match (&disk.source, image, present) {
+        (_, _, Some(bytes)) if bytes >= disk.bytes => None,
+        (Source::Blank, _, Some(_)) => Some(Step::Grow { disk: name, kind: DiskKind::Blank, bytes: disk.bytes }),
+        (Source::Image { .. }, _, Some(_)) => Some(Step::Grow { disk: name, kind: DiskKind::Overlay, bytes: disk.bytes }),
+        (Source::Blank, _, None) => Some(Step::CreateBlank { disk: name, bytes: disk.bytes }),
+        (Source::Image { .. }, Some(image), None) => {
+            Some(Step::CreateOverlay { disk: name, image: image.digest, bytes: disk.bytes })
+        }
+        (Source::Image { .. }, None, None) => return Err(Plan::Blocked(unseen("image", &disk.name))),
+    })
+}
+
+fn too_small(disk: &Disk, virtual_bytes: u64) -> Obstacle {
+    Obstacle::stalled(
+        "DiskTooSmall",
+        format!(
+            "disk {} is smaller than its image: set its size to at least {}",
+            disk.name,
+            holdfast_api::Quantity::from_bytes(virtual_bytes)
+        ),
+    )
+}
+
+fn full(wanted_mib: u64, room_mib: u64) -> Obstacle {
+    Obstacle::stalled(
+        "NodeFull",
+        format!("the node has {room_mib}Mi of memory left for this virtual machine, {wanted_mib}Mi are asked for: lower spec.memory, or delete and create it again to let another node take it"),
+    )
+}
+
+fn unseen(what: &str, name: &str) -> Obstacle {
+    Obstacle::later("Observing", format!("the {what} of {name} was not looked at yet; this passes by itself"))
+}

@@ -1,0 +1,162 @@
+//! What the domain's metadata remembers: all that is needed to run a virtual machine with no API.
+//!
+//! The record is the only state of ours that no one else holds. It says what was judged last (`spec`), what the guest was
+//! started with (`applied`), what its disks and interfaces are made of, and how its runs went. A domain without a
+//! readable record is foreign.
+
+use std::collections::BTreeMap;
+
+use holdfast_api::virtual_machine::{SeedStatus, VirtualMachineSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::image::{Digest, Format};
+use crate::network::NetworkRecord;
+
+/// Served one-shots kept: enough that a restored store, which is at most a few edits old, restarts nobody.
+const SERVED: usize = 8;
+
+/// All we remember of one virtual machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Namespace of the object.
+    pub(crate) namespace: String,
+    /// Name of the object.
+    pub(crate) name: String,
+    /// Generation of `spec`.
+    pub(crate) generation: i64,
+    /// The last spec that was judged good.
+    pub(crate) spec: VirtualMachineSpec,
+    /// What the guest was last started with; absent until its first start was defined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) applied: Option<Applied>,
+    /// Image under each disk that has one, by name of the disk.
+    #[serde(default)]
+    pub(crate) images: BTreeMap<String, PinnedImage>,
+    /// Network of each interface, by name of the interface.
+    #[serde(default)]
+    pub(crate) networks: BTreeMap<String, NetworkRecord>,
+    /// What the seed was made from.
+    pub(crate) seed: SeedRecord,
+    /// How the run stands.
+    pub(crate) run: Run,
+    /// A stop we asked for, so that it is told apart from the guest's own; written before the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stop: Option<Stop>,
+    /// Times the guest was started again after it ended by itself.
+    #[serde(default)]
+    pub(crate) restarts: i32,
+    /// Failures in a row, and when the last one was seen (seconds since 1970).
+    #[serde(default)]
+    pub(crate) failures: Failures,
+    /// Values of `restartRequest` that were served, the last one last.
+    #[serde(default)]
+    pub(crate) served_restarts: Vec<String>,
+    /// Values of `cloudInit.reseed` that were served, the last one last.
+    #[serde(default)]
+    pub(crate) served_reseeds: Vec<String>,
+}
+
+/// What the guest was started with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    /// Generation it was started with.
+    pub(crate) generation: i64,
+    /// That generation's spec, without what went into the seed.
+    pub(crate) spec: VirtualMachineSpec,
+}
+
+/// The exact bytes under a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PinnedImage {
+    /// SHA-256 of the file.
+    pub(crate) digest: Digest,
+    /// Its format, recorded so that nobody probes.
+    pub(crate) format: Format,
+}
+
+/// What the seed was made from; of Secrets only who they were.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SeedRecord {
+    /// cloud-init runs once per instance-id.
+    pub(crate) instance_id: String,
+    /// Hostname given.
+    pub(crate) hostname: String,
+    /// Public keys given.
+    #[serde(default)]
+    pub(crate) ssh_keys: Vec<String>,
+    /// Plain user-data and network data as given, and which Secrets were named.
+    #[serde(default)]
+    pub(crate) cloud_init: holdfast_api::virtual_machine::CloudInit,
+    /// UID and version of those Secrets.
+    #[serde(default)]
+    pub(crate) secrets: SeedStatus,
+}
+
+/// How the run stands. Written after the fact it states, so a crash in between reads as the state before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Run {
+    /// Defined, and not known to have started since.
+    Ready,
+    /// Started by us; if the domain is off, the guest ended since.
+    Started,
+    /// Ended and not to be started again under its run strategy.
+    Done,
+    /// Stopped because we were asked to.
+    Stopped,
+}
+
+/// A stop we asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Stop {
+    /// The virtual machine shall be halted or removed.
+    Halt,
+    /// It shall start again.
+    Restart,
+}
+
+/// Failures in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failures {
+    /// How many.
+    pub(crate) count: u32,
+    /// When the last one was seen, in seconds since 1970.
+    pub(crate) last: i64,
+}
+
+impl Record {
+    /// Whether this value of `restartRequest` asks for a restart now.
+    pub(crate) fn wants_restart(&self, request: &str) -> bool {
+        !request.is_empty() && !self.served_restarts.iter().any(|served| served == request)
+    }
+
+    /// Whether this value of `cloudInit.reseed` asks for a new seed at the next start.
+    pub(crate) fn wants_reseed(&self, request: &str) -> bool {
+        !request.is_empty() && !self.served_reseeds.iter().any(|served| served == request)
+    }
+}
+
+/// Remembers a one-shot as served.
+pub(crate) fn serve(served: &mut Vec<String>, request: &str) {
+    if request.is_empty() || served.iter().any(|old| old == request) {
+        return;
+    }
+    served.push(request.to_owned());
+    let surplus = served.len().saturating_sub(SERVED);
+    served.drain(..surplus);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_eight_requests_are_remembered() {
+        let mut served = Vec::new();
+        for n in 0..10 {
+            serve(&mut served, &n.to_string());
+        }
+        serve(&mut served, "9");
+        serve(&mut served, "");
+        assert_eq!(served, ["2", "3", "4", "5", "6", "7", "8", "9"]);
+    }
+}

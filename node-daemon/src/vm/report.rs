@@ -1,0 +1,222 @@
+//! Says what became of a pass: status, events, and when to look again.
+
+use std::time::{Duration, Instant};
+
+use holdfast_api::VirtualMachine;
+use holdfast_api::virtual_machine::{Address, AddressSource, Progress, SeedStatus, VirtualMachineStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use super::context::Context;
+use super::desired::Desired;
+use super::goal::Judged;
+use super::memory::Memory;
+use super::observed::{Domain, Obstacle, PausedBy, State};
+use super::plan::{Goal, Plan, Step};
+use super::status::{self, Outcome, Report};
+use super::{inputs, pending};
+use crate::jitter::spread;
+use crate::libvirt::{self, GuestAddress};
+use crate::objects::Severity;
+use crate::retry::Retry;
+
+/// Steady state: correctness must not depend on events.
+const STEADY: Duration = Duration::from_secs(30);
+/// Libvirt or the API come back within seconds, as a rule.
+const SOON: Duration = Duration::from_secs(3);
+/// Somebody has to act on another object; its change wakes us, this only catches what no watch tells.
+const LATER: Duration = Duration::from_secs(20);
+/// A guest that has no address yet is looked at this often…
+const NAMELESS: Duration = Duration::from_secs(2);
+/// …for so long; one that never asks for an address must not cost more than any other.
+const NAMELESS_FOR: Duration = Duration::from_secs(300);
+/// How often the Secrets of a running guest are compared with those in its seed.
+const SECRETS: Duration = Duration::from_secs(600);
+
+/// How a pass ended.
+pub(crate) enum Ending {
+    /// With a plan that asks for no more steps now.
+    Plan(Plan),
+    /// With a step that failed.
+    Failed(Obstacle),
+}
+
+/// Writes the status where there is an object, and returns when to look again: `None` when nothing is left to look at.
+pub(crate) async fn report(
+    context: &Context,
+    judged: &Judged,
+    ending: Ending,
+    memory: &mut Memory,
+) -> Option<Duration> {
+    if judged.goal().is_none() && judged.refused.is_none() {
+        return ghost(judged, &ending);
+    }
+    let addresses = addresses(context, judged).await;
+    let next = next(judged, &ending, addresses.is_empty(), memory);
+    if let Some(vm) = &judged.object {
+        tell_obstacle(context, judged, &ending, memory);
+        let status = make(context, judged, &ending, addresses, vm, memory).await;
+        if let Err(error) = context.objects.patch_status(vm, &status).await {
+            tracing::debug!(vm = %judged.uid, error = super::sentence(&error), "status not written");
+            return Some(retry(error.retry()).min(next));
+        }
+    }
+    Some(next)
+}
+
+/// No object and no record: a foreign domain, or nothing at all.
+fn ghost(judged: &Judged, ending: &Ending) -> Option<Duration> {
+    match (&judged.domain, ending) {
+        (_, Ending::Failed(obstacle)) => Some(retry(obstacle.retry)),
+        (Domain::Absent, _) => None,
+        _ => Some(STEADY),
+    }
+}
+
+async fn make(
+    context: &Context,
+    judged: &Judged,
+    ending: &Ending,
+    addresses: Vec<Address>,
+    vm: &VirtualMachine,
+    memory: &mut Memory,
+) -> VirtualMachineStatus {
+    let desired = judged.goal().and_then(Goal::desired);
+    let ssh_keys = desired.and_then(|desired| inputs::ssh_keys(&context.objects, desired).ok());
+    let secrets = secrets(context, judged, memory).await;
+    let before = vm.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let waits = matches!(ending, Ending::Plan(Plan::Wait { on: super::plan::On::Image, .. }));
+    status::status(&Report {
+        uid: judged.uid,
+        generation: vm.metadata.generation.unwrap_or(0),
+        goal: judged.goal(),
+        refused: judged.refused.as_ref(),
+        domain: &judged.domain,
+        outcome: match ending {
+            Ending::Plan(plan) => Outcome::Plan(plan),
+            Ending::Failed(obstacle) => Outcome::Failed(obstacle),
+        },
+        addresses,
+        progress: memory.progress.filter(|_| waits).map(progress),
+        inputs: pending::Inputs { ssh_keys: ssh_keys.as_deref(), secrets: secrets.as_ref() },
+        before,
+        now: Time(Timestamp::now()),
+    })
+}
+
+fn progress(progress: crate::image::Progress) -> Progress {
+    let count = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    Progress { what: "Fetching image".to_owned(), bytes: count(progress.bytes), total: progress.total.map(count) }
+}
+
+/// Which Secrets a seed would be made from now: looked up rarely, since each look is a request.
+async fn secrets(context: &Context, judged: &Judged, memory: &mut Memory) -> Option<SeedStatus> {
+    let desired = judged.goal().and_then(Goal::desired)?;
+    let cloud_init = desired.cloud_init();
+    let named = cloud_init.user_data_secret.is_some() || cloud_init.network_data_secret.is_some();
+    if !named || judged.domain.record().is_none() || !context.objects.reachable() {
+        return None;
+    }
+    if let Some((at, secrets)) = &memory.secrets
+        && at.elapsed() < SECRETS
+    {
+        return Some(secrets.clone());
+    }
+    let super::observed::Inputs::Ready { secrets, .. } = inputs::gather(&context.objects, desired).await.0 else {
+        return None;
+    };
+    memory.secrets = Some((Instant::now(), secrets.clone()));
+    Some(secrets)
+}
+
+async fn addresses(context: &Context, judged: &Judged) -> Vec<Address> {
+    let Domain::Ours { state: State::Running | State::Paused(_), record } = &judged.domain else { return Vec::new() };
+    let Ok(desired) = Desired::from_record(judged.uid, record) else { return Vec::new() };
+    let seen = context.libvirt.addresses(judged.uid).await.unwrap_or_default();
+    let mut addresses: Vec<_> = seen.iter().filter_map(|seen| address(&desired, seen)).collect();
+    addresses.sort_by_key(|(order, address)| (*order, address.clone()));
+    addresses.into_iter().map(|(_, address)| address).collect()
+}
+
+fn address(desired: &Desired, seen: &GuestAddress) -> Option<(usize, Address)> {
+    let order = desired.interfaces().iter().position(|interface| interface.mac.to_string() == seen.mac)?;
+    let source = match seen.source {
+        libvirt::AddressSource::Lease => AddressSource::Lease,
+        libvirt::AddressSource::Arp => AddressSource::Arp,
+    };
+    let interface = desired.interfaces().get(order)?.name.clone();
+    Some((order, Address { interface, ip: seen.ip.to_string(), source }))
+}
+
+fn next(judged: &Judged, ending: &Ending, nameless: bool, memory: &mut Memory) -> Duration {
+    match ending {
+        Ending::Failed(obstacle) | Ending::Plan(Plan::Blocked(obstacle)) => retry(obstacle.retry),
+        Ending::Plan(Plan::Wait { until, .. }) => (*until).max(Duration::from_millis(100)),
+        Ending::Plan(Plan::Do(_)) => SOON,
+        Ending::Plan(Plan::Converged) => converged(judged, nameless, memory),
+    }
+}
+
+fn converged(judged: &Judged, nameless: bool, memory: &mut Memory) -> Duration {
+    match &judged.domain {
+        Domain::Ours { state: State::Paused(PausedBy::IoError), .. } => SOON,
+        Domain::Ours { state: State::Running, .. } if nameless && memory.nameless_for() < NAMELESS_FOR => NAMELESS,
+        _ => spread(STEADY),
+    }
+}
+
+fn retry(retry: Retry) -> Duration {
+    match retry {
+        Retry::Soon => SOON,
+        Retry::Later => spread(LATER),
+        Retry::OnChange => spread(STEADY),
+    }
+}
+
+/// Events mark transitions: what was done…
+pub(crate) fn tell(context: &Context, judged: &Judged, steps: &[Step]) {
+    let Some(vm) = &judged.object else { return };
+    for step in steps {
+        let Some((reason, note)) = story(step) else { continue };
+        tracing::info!(vm = %judged.uid, namespace = vm.metadata.namespace, name = vm.metadata.name, reason, "{note}");
+        context.objects.event(vm, Severity::Normal, reason, note);
+    }
+}
+
+fn story(step: &Step) -> Option<(&'static str, &'static str)> {
+    match step {
+        Step::FetchImage { .. } => Some(("FetchingImage", "the node fetches the image; status.progress counts the bytes")),
+        Step::Start { .. } => Some(("Started", "the guest was started")),
+        Step::RequestShutdown => Some(("Stopping", "the guest was asked to power off")),
+        Step::Destroy => Some(("Stopped", "the guest did not power off in time and was stopped by force")),
+        Step::Suspend => Some(("Paused", "the guest's processors were frozen")),
+        Step::Resume => Some(("Resumed", "the guest's processors run again")),
+        Step::RemoveFiles => Some(("Removed", "nothing of the virtual machine is left on the node")),
+        Step::MakeFolder
+        | Step::CreateOverlay { .. }
+        | Step::CreateBlank { .. }
+        | Step::Grow { .. }
+        | Step::WriteSeed(_)
+        | Step::EnsureNetwork { .. }
+        | Step::Define(_)
+        | Step::Remember(_)
+        | Step::Undefine => None,
+    }
+}
+
+/// …and what is in the way, once per reason.
+fn tell_obstacle(context: &Context, judged: &Judged, ending: &Ending, memory: &mut Memory) {
+    let obstacle = match (&judged.refused, ending) {
+        (Some(refused), _) => Some(refused),
+        (None, Ending::Failed(obstacle) | Ending::Plan(Plan::Blocked(obstacle))) => Some(obstacle),
+        (None, Ending::Plan(_)) => None,
+    };
+    let reason = obstacle.map(|obstacle| obstacle.reason);
+    if let (Some(vm), Some(obstacle)) = (&judged.object, obstacle)
+        && memory.told != reason
+    {
+        tracing::warn!(vm = %judged.uid, reason = obstacle.reason, "{}", obstacle.message);
+        context.objects.event(vm, Severity::Warning, obstacle.reason, &obstacle.message);
+    }
+    memory.told = reason;
+}

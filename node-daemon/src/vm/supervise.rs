@@ -1,0 +1,203 @@
+//! One task per virtual machine, and a sweep over the whole host.
+//!
+//! A panic ends one task alone; the next sweep starts it again. The sweep finds what no event told: domains without an
+//! object, objects without a domain, networks and images nobody uses any more.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::context::Context;
+use super::holdings::{self, Held};
+use super::memory::Memory;
+use super::{observe, reconcile};
+use crate::image::Digest;
+use crate::jitter::spread;
+use crate::libvirt::{Event, Events};
+use crate::node::{Holdings, HypervisorVersions};
+use crate::objects::Changed;
+
+/// Between two sweeps when nothing happens.
+const SWEEP: Duration = Duration::from_secs(30);
+/// After something happened: soon, but a storm of events makes one sweep.
+const SWEEP_SOON: Duration = Duration::from_secs(1);
+/// An image nobody uses goes at the second look this far apart, so that a VM made again soon finds it still there.
+const IMAGES: Duration = Duration::from_secs(3600);
+
+struct Machine {
+    nudge: Arc<Notify>,
+    task: JoinHandle<()>,
+}
+
+struct Supervisor {
+    context: Arc<Context>,
+    machines: HashMap<Uuid, Machine>,
+    report: watch::Sender<Holdings>,
+    reserved_mib: u64,
+    versions: Option<HypervisorVersions>,
+    unused: (Instant, HashSet<Digest>),
+    swept: watch::Sender<bool>,
+}
+
+/// Runs every virtual machine of this node, for ever. `report` receives what the node holds; `swept` turns true after
+/// the first sweep that reached libvirt.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    mut events: Events,
+    reserved_mib: u64,
+    report: watch::Sender<Holdings>,
+    swept: watch::Sender<bool>,
+) {
+    let unused = (Instant::now(), HashSet::new());
+    let mut supervisor =
+        Supervisor { context: context.clone(), machines: HashMap::new(), report, reserved_mib, versions: None, unused, swept };
+    let mut due = Instant::now();
+    loop {
+        let soon = tokio::select! {
+            changed = context.objects.changed() => supervisor.nudge(&changed),
+            event = events.next() => match event {
+                Some(event) => supervisor.hear(event),
+                None => return,
+            },
+            () = context.fetches.ended() => supervisor.nudge(&Changed::All),
+            () = tokio::time::sleep_until(due.into()) => {
+                supervisor.sweep().await;
+                due = Instant::now() + spread(SWEEP);
+                false
+            }
+        };
+        if soon {
+            due = due.min(Instant::now() + SWEEP_SOON);
+        }
+    }
+}
+
+impl Supervisor {
+    fn nudge(&mut self, changed: &Changed) -> bool {
+        match changed {
+            Changed::All => {
+                let objects = self.context.objects.virtual_machines();
+                let uids = objects.iter().filter_map(|vm| vm.metadata.uid.as_deref()?.parse().ok());
+                let all: BTreeSet<Uuid> = uids.chain(self.machines.keys().copied()).collect();
+                all.into_iter().for_each(|uid| self.look_at(uid));
+            }
+            Changed::Only(uids) => uids.iter().filter_map(|uid| uid.parse().ok()).for_each(|uid| self.look_at(uid)),
+        }
+        true
+    }
+
+    fn hear(&mut self, event: Event) -> bool {
+        match event {
+            Event::Lifecycle { uuid, .. } => {
+                if let Some(machine) = self.machines.get(&uuid) {
+                    machine.nudge.notify_one();
+                }
+                true
+            }
+            Event::Disconnected => false,
+            Event::Reconnected | Event::Resync => self.nudge(&Changed::All),
+        }
+    }
+
+    /// Wakes the task of this virtual machine, or starts one.
+    fn look_at(&mut self, uid: Uuid) {
+        if let Some(machine) = self.machines.get(&uid)
+            && !machine.task.is_finished()
+        {
+            machine.nudge.notify_one();
+            return;
+        }
+        let nudge = Arc::new(Notify::new());
+        let task = tokio::spawn(drive(self.context.clone(), uid, nudge.clone()));
+        self.machines.insert(uid, Machine { nudge, task });
+    }
+
+    async fn sweep(&mut self) {
+        self.machines.retain(|_, machine| !machine.task.is_finished());
+        let held = match holdings::look(&self.context).await {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::warn!(error = super::sentence(&error), "the host could not be swept; guests run on");
+                return;
+            }
+        };
+        for uid in held.uids() {
+            if !self.machines.contains_key(&uid) {
+                self.look_at(uid);
+            }
+        }
+        self.describe_host().await;
+        self.prefetch();
+        self.collect(&held).await;
+        let holdings = holdings::holdings(&self.context, &held, self.versions.clone());
+        self.report.send_if_modified(|old| std::mem::replace(old, holdings.clone()) != holdings);
+        self.swept.send_if_modified(|done| !std::mem::replace(done, true));
+    }
+
+    async fn describe_host(&mut self) {
+        let Ok(host) = self.context.libvirt.host().await else { return };
+        let capacity = (host.memory >> 20).saturating_sub(self.reserved_mib);
+        self.context.capacity_mib.store(capacity, Ordering::Relaxed);
+        self.versions = Some(HypervisorVersions { libvirt: host.libvirt_version, hypervisor: host.hypervisor_version });
+    }
+
+    fn prefetch(&self) {
+        let own = self.context.objects.own();
+        let own = own.borrow().clone();
+        for image in own.iter().flat_map(|node| &node.spec.prefetch) {
+            match observe::fetchable(&image.source, &image.digest, image.format) {
+                Ok(wanted) if self.context.fetches.cache().lookup(&wanted.digest).is_none() => {
+                    self.context.fetches.begin(wanted);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(digest = image.digest, error, "prefetch refused"),
+            }
+        }
+    }
+
+    /// Removes networks and images nobody uses. What a virtual machine that is being made will use is not known to
+    /// libvirt yet, so nothing goes while a folder has no domain.
+    async fn collect(&mut self, held: &Held) {
+        let making = held.folders.iter().any(|uid| !held.domains.contains_key(uid));
+        if making {
+            return;
+        }
+        if let Err(error) = self.context.networks.collect(&held.networks()).await {
+            tracing::warn!(error = super::sentence(&error), "unused networks not removed");
+        }
+        if self.unused.0.elapsed() >= IMAGES && self.context.objects.reachable() {
+            self.collect_images(held);
+        }
+    }
+
+    fn collect_images(&mut self, held: &Held) {
+        let cache = self.context.fetches.cache();
+        let mut keep = held.images();
+        let own = self.context.objects.own();
+        keep.extend(own.borrow().iter().flat_map(|node| &node.spec.prefetch).filter_map(|image| image.digest.parse::<Digest>().ok()));
+        let vms = self.context.objects.virtual_machines();
+        let pinned = vms.iter().filter_map(|vm| vm.status.as_ref()).flat_map(|status| &status.disks);
+        keep.extend(pinned.filter_map(|disk| disk.image_digest.parse::<Digest>().ok()));
+        let unused: HashSet<_> = cache.list().unwrap_or_default().iter().map(|image| image.digest).filter(|digest| !keep.contains(digest)).collect();
+        keep.extend(unused.difference(&self.unused.1));
+        match cache.remove_unused(&keep) {
+            Ok(removed) if !removed.is_empty() => tracing::info!(count = removed.len(), "unused images removed"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error = super::sentence(&error), "unused images not removed"),
+        }
+        self.unused = (Instant::now(), unused);
+    }
+}
+
+/// The life of one virtual machine's task.
+async fn drive(context: Arc<Context>, uid: Uuid, nudge: Arc<Notify>) {
+    let mut memory = Memory::default();
+    while let Some(next) = reconcile(&context, uid, &mut memory).await {
+        let _ = tokio::time::timeout(next, nudge.notified()).await;
+    }
+}
