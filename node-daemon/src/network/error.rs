@@ -18,11 +18,7 @@ pub(crate) enum Error {
     #[error(
         "network {network}: subnet {subnet} overlaps {with} on this node; use a network with another subnet"
     )]
-    SubnetClash {
-        network: String,
-        subnet: Ipv4Net,
-        with: String,
-    },
+    SubnetClash { network: String, subnet: Ipv4Net, with: String },
     /// Every /24 of the pool is taken.
     #[error(
         "network {network}: no /24 of the node's pool {pool} is free; give the network a subnet or widen networkPool on the node"
@@ -35,11 +31,7 @@ pub(crate) enum Error {
     BridgeMissing { network: String, bridge: String },
     /// A device or libvirt network that is not ours stands where ours should be.
     #[error("network {network}: {what} on this node is in the way and not Holdfast's; {remedy}")]
-    Foreign {
-        network: String,
-        what: String,
-        remedy: &'static str,
-    },
+    Foreign { network: String, what: String, remedy: &'static str },
     /// The kernel cannot do 802.1Q.
     #[error(
         "network {network}: the kernel of this node has no VLAN devices; load the module 8021q on the node"

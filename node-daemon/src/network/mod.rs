@@ -16,6 +16,8 @@ mod vlan;
 
 #[cfg(test)]
 mod netlink_tests;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -49,11 +51,7 @@ pub(crate) struct Networks {
 impl Networks {
     /// `pool` is where subnets come from that no object names; /24 or wider.
     pub(crate) fn new(libvirt: Libvirt, pool: Ipv4Net) -> Self {
-        Self {
-            libvirt,
-            pool,
-            recent: Arc::default(),
-        }
+        Self { libvirt, pool, recent: Arc::default() }
     }
 
     /// Brings a network up, or finds it up, and says what to connect an interface to. Idempotent; short of a clash, a
@@ -64,18 +62,8 @@ impl Networks {
             Kind::Nat { subnet } => self.ensure_libvirt(record, *subnet, NetworkKind::Nat).await,
             Kind::Isolated { subnet } => self.ensure_libvirt(record, *subnet, NetworkKind::Isolated).await,
             Kind::Bridge { name, vlan: None } => host_bridge(record, name).await,
-            Kind::Bridge {
-                name,
-                vlan: Some(vlan),
-            } => {
-                vlan_bridge(
-                    record,
-                    &Tagged {
-                        trunk: name.clone(),
-                        vlan: *vlan,
-                    },
-                )
-                .await
+            Kind::Bridge { name, vlan: Some(vlan) } => {
+                vlan_bridge(record, &Tagged { trunk: name.clone(), vlan: *vlan }).await
             }
         }?;
         recent.insert(record.uid, record.clone());
@@ -100,9 +88,7 @@ impl Networks {
             }
         }
         let kept: Vec<Tagged> = recent.values().filter_map(tagged).collect();
-        vlan::collect(&kernel, &kept)
-            .await
-            .map_err(kernel_failed("of this node"))?;
+        vlan::collect(&kernel, &kept).await.map_err(kernel_failed("of this node"))?;
         recent.retain(|uid, record| in_use.contains(uid) && tagged(record).is_some());
         Ok(())
     }
@@ -115,11 +101,7 @@ impl Networks {
     ) -> Result<Source, Error> {
         let networks = self.networks(&record.name).await?;
         let present = present(record, &networks)?;
-        let claims = if present == Present::Active {
-            Vec::new()
-        } else {
-            claims(record, &networks).await?
-        };
+        let claims = if present == Present::Active { Vec::new() } else { claims(record, &networks).await? };
         let plan = plan::plan(record.uid, wanted, present, self.pool, &claims);
         match plan.map_err(|conflict| self.conflict(record, conflict))? {
             Plan::Ready => {}
@@ -133,34 +115,22 @@ impl Networks {
     }
 
     async fn define(&self, record: &NetworkRecord, subnet: Ipv4Net, kind: NetworkKind) -> Result<(), Error> {
-        let refused = |problem: String| Error::Refused {
-            network: record.name.clone(),
-            problem,
-        };
+        let refused = |problem: String| Error::Refused { network: record.name.clone(), problem };
         let spec = NetworkSpec {
             uuid: record.uid,
             name: names::network(record.uid),
             record: record.name.clone(),
             bridge: names::bridge(record.uid),
             kind,
-            subnet: network_xml::Subnet {
-                address: subnet.network(),
-                prefix: subnet.prefix_len(),
-            },
+            subnet: network_xml::Subnet { address: subnet.network(), prefix: subnet.prefix_len() },
         };
         let xml = network_xml::to_xml(&spec).map_err(|error| refused(error.to_string()))?;
         tracing::info!(network = record.name, %subnet, "defining a network");
-        self.libvirt
-            .define_network(record.uid, xml)
-            .await
-            .map_err(libvirt_failed(&record.name))
+        self.libvirt.define_network(record.uid, xml).await.map_err(libvirt_failed(&record.name))
     }
 
     async fn start(&self, record: &NetworkRecord) -> Result<(), Error> {
-        self.libvirt
-            .start_network(record.uid)
-            .await
-            .map_err(libvirt_failed(&record.name))
+        self.libvirt.start_network(record.uid).await.map_err(libvirt_failed(&record.name))
     }
 
     async fn networks(&self, asker: &str) -> Result<Vec<Network>, Error> {
@@ -170,15 +140,8 @@ impl Networks {
     fn conflict(&self, record: &NetworkRecord, conflict: Conflict) -> Error {
         let network = record.name.clone();
         match conflict {
-            Conflict::Clash { subnet, with } => Error::SubnetClash {
-                network,
-                subnet,
-                with,
-            },
-            Conflict::PoolFull => Error::PoolFull {
-                network,
-                pool: self.pool,
-            },
+            Conflict::Clash { subnet, with } => Error::SubnetClash { network, subnet, with },
+            Conflict::PoolFull => Error::PoolFull { network, pool: self.pool },
         }
     }
 }
@@ -191,10 +154,7 @@ async fn host_bridge(record: &NetworkRecord, bridge: &Device) -> Result<Source, 
     if links.iter().any(is_bridge) {
         return Ok(Source::Bridge(bridge.to_string()));
     }
-    Err(Error::BridgeMissing {
-        network: record.name.clone(),
-        bridge: bridge.to_string(),
-    })
+    Err(Error::BridgeMissing { network: record.name.clone(), bridge: bridge.to_string() })
 }
 
 async fn vlan_bridge(record: &NetworkRecord, tagged: &Tagged) -> Result<Source, Error> {
@@ -206,20 +166,13 @@ async fn vlan_bridge(record: &NetworkRecord, tagged: &Tagged) -> Result<Source, 
 /// The libvirt network of a record; one that has its name or UUID without our metadata is in the way.
 fn present(record: &NetworkRecord, networks: &[Network]) -> Result<Present, Error> {
     let name = names::network(record.uid);
-    let Some(found) = networks
-        .iter()
-        .find(|found| found.uuid == record.uid || found.name == name)
-    else {
+    let Some(found) = networks.iter().find(|found| found.uuid == record.uid || found.name == name) else {
         return Ok(Present::Absent);
     };
     if !is_ours(found) || found.uuid != record.uid {
         let what = format!("libvirt network {}", found.name);
         let remedy = "remove or rename it on the node";
-        return Err(Error::Foreign {
-            network: record.name.clone(),
-            what,
-            remedy,
-        });
+        return Err(Error::Foreign { network: record.name.clone(), what, remedy });
     }
     if found.active {
         return Ok(Present::Active);
@@ -236,30 +189,18 @@ async fn claims(record: &NetworkRecord, networks: &[Network]) -> Result<Vec<Clai
     let networks = others.flat_map(|network| subnets(network).map(|subnet| network_claim(network, subnet)));
     let addresses = addresses.into_iter().map(|used| {
         let by = format!("the subnet {} of device {}", used.subnet, used.device);
-        Claim {
-            subnet: used.subnet,
-            kind: ClaimKind::Address,
-            by,
-        }
+        Claim { subnet: used.subnet, kind: ClaimKind::Address, by }
     });
     let routes = routes.into_iter().map(|used| {
         let by = format!("the route to {} through {}", used.subnet, used.device);
-        Claim {
-            subnet: used.subnet,
-            kind: ClaimKind::Route,
-            by,
-        }
+        Claim { subnet: used.subnet, kind: ClaimKind::Route, by }
     });
     Ok(networks.chain(addresses).chain(routes).collect())
 }
 
 /// A claim that names a network as its owner knows it: ours by namespace and name, a foreign one as libvirt does.
 fn network_claim(network: &Network, subnet: Ipv4Net) -> Claim {
-    let kind = if network.active {
-        ClaimKind::ActiveNetwork
-    } else {
-        ClaimKind::StoppedNetwork
-    };
+    let kind = if network.active { ClaimKind::ActiveNetwork } else { ClaimKind::StoppedNetwork };
     let by = match &network.record {
         Some(name) => format!("network {name} ({subnet})"),
         None => format!("libvirt network {} ({subnet})", network.name),
@@ -278,9 +219,7 @@ fn is_ours(network: &Network) -> bool {
 
 /// Whether a port other than libvirt's own dummy is on the network's bridge.
 fn has_guests(network: &Network, links: &[Link]) -> bool {
-    let bridge = links
-        .iter()
-        .find(|link| Some(&link.name) == network.bridge.as_ref());
+    let bridge = links.iter().find(|link| Some(&link.name) == network.bridge.as_ref());
     let is_guest =
         |link: &Link| link.master == bridge.map(|bridge| bridge.index) && !link.name.ends_with("-nic");
     bridge.is_some() && links.iter().any(is_guest)
@@ -289,13 +228,7 @@ fn has_guests(network: &Network, links: &[Link]) -> bool {
 /// The VLAN a record needs, if any.
 fn tagged(record: &NetworkRecord) -> Option<Tagged> {
     match &record.kind {
-        Kind::Bridge {
-            name,
-            vlan: Some(vlan),
-        } => Some(Tagged {
-            trunk: name.clone(),
-            vlan: *vlan,
-        }),
+        Kind::Bridge { name, vlan: Some(vlan) } => Some(Tagged { trunk: name.clone(), vlan: *vlan }),
         Kind::Bridge { vlan: None, .. } | Kind::Nat { .. } | Kind::Isolated { .. } => None,
     }
 }

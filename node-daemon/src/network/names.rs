@@ -66,10 +66,7 @@ mod tests {
     use super::*;
 
     fn tagged(trunk: &str, vlan: i32) -> Tagged {
-        Tagged {
-            trunk: trunk.to_owned().try_into().unwrap(),
-            vlan: vlan.try_into().unwrap(),
-        }
+        Tagged { trunk: trunk.to_owned().try_into().unwrap(), vlan: vlan.try_into().unwrap() }
     }
 
     #[test]

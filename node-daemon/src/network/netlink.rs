@@ -32,10 +32,7 @@ pub(crate) enum Error {
     Unsupported { what: &'static str },
     /// The kernel refused.
     #[error("the kernel did not {what}")]
-    Refused {
-        what: &'static str,
-        source: rtnetlink::Error,
-    },
+    Refused { what: &'static str, source: rtnetlink::Error },
     /// The kernel did not answer in time.
     #[error("the kernel did not {what} within {} s", LIMIT.as_secs())]
     Silent { what: &'static str },
@@ -109,15 +106,9 @@ impl Netlink {
     /// The host's IPv4 routes (main table).
     pub(crate) async fn routes(&self) -> Result<Vec<Used>, Error> {
         let links = self.links().await?;
-        let request = self
-            .handle
-            .route()
-            .get(RouteMessageBuilder::<std::net::Ipv4Addr>::new().build());
+        let request = self.handle.route().get(RouteMessageBuilder::<std::net::Ipv4Addr>::new().build());
         let messages = collect("list routes", request.execute()).await?;
-        Ok(messages
-            .iter()
-            .filter_map(|message| route(message, &links))
-            .collect())
+        Ok(messages.iter().filter_map(|message| route(message, &links)).collect())
     }
 
     /// Makes a bridge, switched off.
@@ -135,49 +126,29 @@ impl Netlink {
     /// Lets a VLAN of a bridge that sorts by VLAN reach the bridge's own device
     /// (`bridge vlan add dev BRIDGE vid ID self`).
     pub(crate) async fn admit_vlan(&self, bridge: u32, id: u16) -> Result<(), Error> {
-        let message = LinkBridgeVlan::new(bridge)
-            .bridge_self()
-            .vlan(id, BridgeVlanInfoFlags::empty())
-            .build();
-        bounded(
-            "admit a VLAN to a bridge",
-            self.handle.link().set(message).execute(),
-        )
-        .await
+        let message =
+            LinkBridgeVlan::new(bridge).bridge_self().vlan(id, BridgeVlanInfoFlags::empty()).build();
+        bounded("admit a VLAN to a bridge", self.handle.link().set(message).execute()).await
     }
 
     /// Keeps the host itself off the device: no IPv6 address by itself, so guests of a VLAN do not meet the host there.
     pub(crate) async fn keep_host_off(&self, index: u32) -> Result<(), Error> {
         let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         let message = LinkUnspec::new_with_index(index);
-        let message = message
-            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]))
-            .build();
-        bounded(
-            "keep IPv6 off a device",
-            self.handle.link().set(message).execute(),
-        )
-        .await
+        let message = message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode])).build();
+        bounded("keep IPv6 off a device", self.handle.link().set(message).execute()).await
     }
 
     /// Writes an alias on a device.
     pub(crate) async fn set_alias(&self, index: u32, alias: &str) -> Result<(), Error> {
         let message = LinkUnspec::new_with_index(index).alias(alias).build();
-        bounded(
-            "set the alias of a device",
-            self.handle.link().set(message).execute(),
-        )
-        .await
+        bounded("set the alias of a device", self.handle.link().set(message).execute()).await
     }
 
     /// Makes a device a port of a bridge.
     pub(crate) async fn attach(&self, index: u32, bridge: u32) -> Result<(), Error> {
         let message = LinkUnspec::new_with_index(index).controller(bridge).build();
-        bounded(
-            "add a port to a bridge",
-            self.handle.link().set(message).execute(),
-        )
-        .await
+        bounded("add a port to a bridge", self.handle.link().set(message).execute()).await
     }
 
     /// Switches a device on.
@@ -204,14 +175,12 @@ async fn bounded<T>(
     exchange: impl Future<Output = Result<T, rtnetlink::Error>>,
 ) -> Result<T, Error> {
     let answer = tokio::time::timeout(LIMIT, exchange).await;
-    answer
-        .map_err(|_| Error::Silent { what })?
-        .map_err(|source| match &source {
-            rtnetlink::Error::NetlinkError(message) if message.raw_code() == -NOT_SUPPORTED => {
-                Error::Unsupported { what }
-            }
-            _ => Error::Refused { what, source },
-        })
+    answer.map_err(|_| Error::Silent { what })?.map_err(|source| match &source {
+        rtnetlink::Error::NetlinkError(message) if message.raw_code() == -NOT_SUPPORTED => {
+            Error::Unsupported { what }
+        }
+        _ => Error::Refused { what, source },
+    })
 }
 
 fn link(message: &LinkMessage) -> Link {
@@ -270,10 +239,7 @@ fn address(message: &AddressMessage) -> Option<Used> {
             _ => {}
         }
     }
-    subnet.map(|subnet| Used {
-        subnet: subnet.trunc(),
-        device,
-    })
+    subnet.map(|subnet| Used { subnet: subnet.trunc(), device })
 }
 
 fn route(message: &RouteMessage, links: &[Link]) -> Option<Used> {
@@ -285,17 +251,11 @@ fn route(message: &RouteMessage, links: &[Link]) -> Option<Used> {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(ip)) => network = *ip,
             RouteAttribute::Oif(index) => {
-                device = links
-                    .iter()
-                    .find(|link| link.index == *index)
-                    .map(|link| link.name.clone())?;
+                device = links.iter().find(|link| link.index == *index).map(|link| link.name.clone())?;
             }
             _ => {}
         }
     }
     let subnet = Ipv4Net::new(network, message.header.destination_prefix_length).ok()?;
-    Some(Used {
-        subnet: subnet.trunc(),
-        device,
-    })
+    Some(Used { subnet: subnet.trunc(), device })
 }

@@ -84,11 +84,7 @@ pub(crate) fn plan(
         Present::Stopped(kept) => kept.filter(|kept| wanted.is_none_or(|wanted| wanted.net() == *kept)),
         Present::Absent => None,
     };
-    let running = || {
-        claims
-            .iter()
-            .filter(|claim| claim.kind != ClaimKind::StoppedNetwork)
-    };
+    let running = || claims.iter().filter(|claim| claim.kind != ClaimKind::StoppedNetwork);
     match (kept, wanted) {
         // It was here before networks that are merely defined.
         (Some(kept), _) if find_clash(kept, kept, running()).is_none() => Ok(Plan::Start),
@@ -99,10 +95,7 @@ pub(crate) fn plan(
 
 fn granted(subnet: Ipv4Net, claims: &[Claim]) -> Result<Ipv4Net, Conflict> {
     match find_clash(subnet, subnet, claims) {
-        Some(claim) => Err(Conflict::Clash {
-            subnet,
-            with: claim.by.clone(),
-        }),
+        Some(claim) => Err(Conflict::Clash { subnet, with: claim.by.clone() }),
         None => Ok(subnet),
     }
 }
@@ -114,9 +107,7 @@ fn chosen(uid: Uuid, pool: Ipv4Net, claims: &[Claim]) -> Result<Ipv4Net, Conflic
     let count = 1_usize << CHOSEN_LENGTH.saturating_sub(pool.prefix_len());
     let start = usize::try_from(uid.as_u128() % count as u128).unwrap_or(0);
     let mut candidates = subnets().skip(start).chain(subnets().take(start));
-    candidates
-        .find(|&subnet| find_clash(subnet, pool, claims).is_none())
-        .ok_or(Conflict::PoolFull)
+    candidates.find(|&subnet| find_clash(subnet, pool, claims).is_none()).ok_or(Conflict::PoolFull)
 }
 
 /// The first claim that stands against `subnet`.

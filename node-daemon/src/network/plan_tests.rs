@@ -11,11 +11,7 @@ fn wanted(text: &str) -> Option<Subnet> {
 }
 
 fn claim(subnet: &str, kind: ClaimKind) -> Claim {
-    Claim {
-        subnet: net(subnet),
-        kind,
-        by: format!("{kind:?} {subnet}"),
-    }
+    Claim { subnet: net(subnet), kind, by: format!("{kind:?} {subnet}") }
 }
 
 fn pool() -> Ipv4Net {
@@ -28,28 +24,15 @@ fn fresh(wanted: Option<Subnet>, claims: &[Claim]) -> Result<Plan, Conflict> {
 
 #[test]
 fn a_free_subnet_is_granted_as_asked() {
-    let claims = [
-        claim("192.168.122.0/24", ClaimKind::ActiveNetwork),
-        claim("0.0.0.0/0", ClaimKind::Route),
-    ];
-    assert_eq!(
-        fresh(wanted("10.20.0.0/24"), &claims),
-        Ok(Plan::Create(net("10.20.0.0/24")))
-    );
+    let claims = [claim("192.168.122.0/24", ClaimKind::ActiveNetwork), claim("0.0.0.0/0", ClaimKind::Route)];
+    assert_eq!(fresh(wanted("10.20.0.0/24"), &claims), Ok(Plan::Create(net("10.20.0.0/24"))));
 }
 
 #[test]
 fn a_clash_names_the_other_network() {
     for other in ["10.20.0.0/24", "10.20.0.128/25", "10.20.0.0/16"] {
-        for kind in [
-            ClaimKind::ActiveNetwork,
-            ClaimKind::StoppedNetwork,
-            ClaimKind::Address,
-        ] {
-            let clash = Conflict::Clash {
-                subnet: net("10.20.0.0/24"),
-                with: format!("{kind:?} {other}"),
-            };
+        for kind in [ClaimKind::ActiveNetwork, ClaimKind::StoppedNetwork, ClaimKind::Address] {
+            let clash = Conflict::Clash { subnet: net("10.20.0.0/24"), with: format!("{kind:?} {other}") };
             assert_eq!(fresh(wanted("10.20.0.0/24"), &[claim(other, kind)]), Err(clash));
         }
     }
@@ -60,19 +43,13 @@ fn a_wider_route_is_no_clash_but_an_equal_or_narrower_one_is() {
     let asked = || wanted("10.20.0.0/24");
     assert!(fresh(asked(), &[claim("10.0.0.0/8", ClaimKind::Route)]).is_ok());
     for route in ["10.20.0.0/24", "10.20.0.64/26"] {
-        assert!(
-            fresh(asked(), &[claim(route, ClaimKind::Route)]).is_err(),
-            "{route}"
-        );
+        assert!(fresh(asked(), &[claim(route, ClaimKind::Route)]).is_err(), "{route}");
     }
 }
 
 #[test]
 fn the_pool_may_lie_within_a_wide_route_but_avoids_routes_into_it() {
-    let claims = [
-        claim("10.0.0.0/8", ClaimKind::Route),
-        claim("10.88.0.0/17", ClaimKind::Route),
-    ];
+    let claims = [claim("10.0.0.0/8", ClaimKind::Route), claim("10.88.0.0/17", ClaimKind::Route)];
     assert_eq!(fresh(None, &claims), Ok(Plan::Create(net("10.88.128.0/24"))));
 }
 
@@ -87,10 +64,7 @@ fn the_choice_follows_the_uid_and_wraps_around() {
 
 #[test]
 fn a_full_pool_is_said_to_be_full() {
-    assert_eq!(
-        fresh(None, &[claim("10.80.0.0/12", ClaimKind::Address)]),
-        Err(Conflict::PoolFull)
-    );
+    assert_eq!(fresh(None, &[claim("10.80.0.0/12", ClaimKind::Address)]), Err(Conflict::PoolFull));
     let narrow = plan(Uuid::nil(), None, Present::Absent, net("10.88.0.0/25"), &[]);
     assert_eq!(narrow, Err(Conflict::PoolFull));
 }
@@ -98,13 +72,7 @@ fn a_full_pool_is_said_to_be_full() {
 #[test]
 fn a_running_network_is_left_alone_even_when_something_came_to_overlap_it() {
     let claims = [claim("10.20.0.0/24", ClaimKind::Address)];
-    let now = plan(
-        Uuid::nil(),
-        wanted("10.20.0.0/24"),
-        Present::Active,
-        pool(),
-        &claims,
-    );
+    let now = plan(Uuid::nil(), wanted("10.20.0.0/24"), Present::Active, pool(), &claims);
     assert_eq!(now, Ok(Plan::Ready));
 }
 
@@ -119,23 +87,14 @@ fn a_stopped_network_starts_as_it_was() {
 fn a_stopped_network_moves_when_we_chose_its_subnet_and_clashes_when_somebody_else_did() {
     let stopped = Present::Stopped(Some(net("10.88.0.0/24")));
     let claims = [claim("10.88.0.0/24", ClaimKind::Address)];
-    assert_eq!(
-        plan(Uuid::nil(), None, stopped, pool(), &claims),
-        Ok(Plan::Create(net("10.88.1.0/24")))
-    );
+    assert_eq!(plan(Uuid::nil(), None, stopped, pool(), &claims), Ok(Plan::Create(net("10.88.1.0/24"))));
     assert!(plan(Uuid::nil(), wanted("10.88.0.0/24"), stopped, pool(), &claims).is_err());
 }
 
 #[test]
 fn a_stopped_network_with_another_subnet_than_asked_is_made_anew() {
     for kept in [None, Some(net("10.88.0.0/24"))] {
-        let now = plan(
-            Uuid::nil(),
-            wanted("10.20.0.0/24"),
-            Present::Stopped(kept),
-            pool(),
-            &[],
-        );
+        let now = plan(Uuid::nil(), wanted("10.20.0.0/24"), Present::Stopped(kept), pool(), &[]);
         assert_eq!(now, Ok(Plan::Create(net("10.20.0.0/24"))));
     }
 }
@@ -148,12 +107,7 @@ fn any_net(
 }
 
 fn any_claim() -> impl Strategy<Value = Claim> {
-    let kinds = [
-        ClaimKind::ActiveNetwork,
-        ClaimKind::StoppedNetwork,
-        ClaimKind::Address,
-        ClaimKind::Route,
-    ];
+    let kinds = [ClaimKind::ActiveNetwork, ClaimKind::StoppedNetwork, ClaimKind::Address, ClaimKind::Route];
     let near = any_net(0x0a57_0000..0x0a5a_0000, 12..=30);
     (near, proptest::sample::select(kinds.to_vec())).prop_map(|(subnet, kind)| Claim {
         subnet,

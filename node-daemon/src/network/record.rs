@@ -35,15 +35,8 @@ impl TryFrom<&VirtualMachineNetwork> for NetworkRecord {
     type Error = Error;
 
     fn try_from(network: &VirtualMachineNetwork) -> Result<Self, Error> {
-        let name = format!(
-            "{}/{}",
-            network.namespace().unwrap_or_default(),
-            network.name_any()
-        );
-        let refused = |problem: String| Error::Refused {
-            network: name.clone(),
-            problem,
-        };
+        let name = format!("{}/{}", network.namespace().unwrap_or_default(), network.name_any());
+        let refused = |problem: String| Error::Refused { network: name.clone(), problem };
         let uid = network.uid().and_then(|uid| uid.parse().ok());
         let uid = uid.ok_or_else(|| refused("metadata.uid is not a UUID".to_owned()))?;
         let kind = kind(network).map_err(refused)?;
@@ -54,19 +47,15 @@ impl TryFrom<&VirtualMachineNetwork> for NetworkRecord {
 fn kind(network: &VirtualMachineNetwork) -> Result<Kind, String> {
     let spec = &network.spec;
     match (&spec.nat, &spec.isolated, &spec.bridge) {
-        (Some(nat), None, None) => Ok(Kind::Nat {
-            subnet: subnet(&nat.subnet).map_err(at("spec.nat.subnet"))?,
-        }),
-        (None, Some(isolated), None) => Ok(Kind::Isolated {
-            subnet: subnet(&isolated.subnet).map_err(at("spec.isolated.subnet"))?,
-        }),
+        (Some(nat), None, None) => {
+            Ok(Kind::Nat { subnet: subnet(&nat.subnet).map_err(at("spec.nat.subnet"))? })
+        }
+        (None, Some(isolated), None) => {
+            Ok(Kind::Isolated { subnet: subnet(&isolated.subnet).map_err(at("spec.isolated.subnet"))? })
+        }
         (None, None, Some(bridge)) => {
             let name = bridge.name.clone().try_into().map_err(at("spec.bridge.name"))?;
-            let vlan = bridge
-                .vlan
-                .map(Vlan::try_from)
-                .transpose()
-                .map_err(at("spec.bridge.vlan"))?;
+            let vlan = bridge.vlan.map(Vlan::try_from).transpose().map_err(at("spec.bridge.vlan"))?;
             Ok(Kind::Bridge { name, vlan })
         }
         _ => Err("spec must have exactly one of nat, isolated and bridge".to_owned()),
@@ -75,11 +64,7 @@ fn kind(network: &VirtualMachineNetwork) -> Result<Kind, String> {
 
 /// Absent and empty mean the same: the node chooses.
 fn subnet(text: &str) -> Result<Option<Subnet>, Bad> {
-    if text.is_empty() {
-        Ok(None)
-    } else {
-        text.to_owned().try_into().map(Some)
-    }
+    if text.is_empty() { Ok(None) } else { text.to_owned().try_into().map(Some) }
 }
 
 fn at(field: &'static str) -> impl Fn(Bad) -> String {
@@ -101,24 +86,13 @@ mod tests {
     }
 
     fn nat(subnet: &str) -> VirtualMachineNetwork {
-        let nat = Some(SubnetSpec {
-            subnet: subnet.to_owned(),
-        });
-        network(VirtualMachineNetworkSpec {
-            nat,
-            ..Default::default()
-        })
+        let nat = Some(SubnetSpec { subnet: subnet.to_owned() });
+        network(VirtualMachineNetworkSpec { nat, ..Default::default() })
     }
 
     fn bridge(name: &str, vlan: Option<i32>) -> VirtualMachineNetwork {
-        let bridge = Some(Bridge {
-            name: name.to_owned(),
-            vlan,
-        });
-        network(VirtualMachineNetworkSpec {
-            bridge,
-            ..Default::default()
-        })
+        let bridge = Some(Bridge { name: name.to_owned(), vlan });
+        network(VirtualMachineNetworkSpec { bridge, ..Default::default() })
     }
 
     #[track_caller]
@@ -128,17 +102,9 @@ mod tests {
 
     #[test]
     fn a_network_is_remembered_by_uid_and_read_back_the_same() {
-        for network in [
-            nat(""),
-            nat("10.20.0.0/24"),
-            bridge("br0", None),
-            bridge("br0", Some(120)),
-        ] {
+        for network in [nat(""), nat("10.20.0.0/24"), bridge("br0", None), bridge("br0", Some(120))] {
             let record = NetworkRecord::try_from(&network).unwrap();
-            assert_eq!(
-                (record.uid, record.name.as_str()),
-                (Uuid::from_u128(7), "shop/lan")
-            );
+            assert_eq!((record.uid, record.name.as_str()), (Uuid::from_u128(7), "shop/lan"));
             let text = serde_json::to_string(&record).unwrap();
             assert_eq!(serde_json::from_str::<NetworkRecord>(&text).unwrap(), record);
         }
@@ -146,35 +112,16 @@ mod tests {
 
     #[test]
     fn a_subnet_with_host_bits_or_of_the_wrong_size_is_refused_by_name() {
-        for subnet in [
-            "10.20.0.1/24",
-            "10.0.0.0/8",
-            "10.20.0.0/29",
-            "10.20.0.0",
-            "fd00::/64",
-            "banana",
-            "\0",
-        ] {
+        for subnet in ["10.20.0.1/24", "10.0.0.0/8", "10.20.0.0/29", "10.20.0.0", "fd00::/64", "banana", "\0"]
+        {
             let sentence = refusal(&nat(subnet));
-            assert!(
-                sentence.contains("spec.nat.subnet must be an IPv4 network of /16 to /28"),
-                "{sentence}"
-            );
+            assert!(sentence.contains("spec.nat.subnet must be an IPv4 network of /16 to /28"), "{sentence}");
         }
     }
 
     #[test]
     fn a_bridge_name_that_is_no_device_is_refused() {
-        for name in [
-            "",
-            "..",
-            ".br0",
-            "br0/../x",
-            "a-name-too-long0",
-            "br 0",
-            "br\0",
-            "brücke",
-        ] {
+        for name in ["", "..", ".br0", "br0/../x", "a-name-too-long0", "br 0", "br\0", "brücke"] {
             let sentence = refusal(&bridge(name, None));
             assert!(sentence.contains("spec.bridge.name must be"), "{sentence}");
         }
@@ -184,10 +131,7 @@ mod tests {
     fn a_vlan_out_of_range_is_refused() {
         for vlan in [i32::MIN, -1, 0, 4095, 65_537, i32::MAX] {
             let sentence = refusal(&bridge("br0", Some(vlan)));
-            assert!(
-                sentence.contains("spec.bridge.vlan must be a VLAN of 1 to 4094"),
-                "{sentence}"
-            );
+            assert!(sentence.contains("spec.bridge.vlan must be a VLAN of 1 to 4094"), "{sentence}");
         }
     }
 
@@ -197,10 +141,7 @@ mod tests {
         two.spec.bridge = bridge("br0", None).spec.bridge;
         for network in [network(VirtualMachineNetworkSpec::default()), two] {
             let sentence = refusal(&network);
-            assert!(
-                sentence.contains("exactly one of nat, isolated and bridge"),
-                "{sentence}"
-            );
+            assert!(sentence.contains("exactly one of nat, isolated and bridge"), "{sentence}");
         }
     }
 

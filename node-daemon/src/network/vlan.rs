@@ -44,11 +44,7 @@ pub(crate) async fn ensure(kernel: &Netlink, network: &str, tagged: &Tagged) -> 
         execute(kernel, tagged, step).await.map_err(failed)?;
     }
     let what = format!("a program that changes {}", tagged.bridge());
-    Err(Error::Foreign {
-        network: network.to_owned(),
-        what,
-        remedy: "stop it on the node",
-    })
+    Err(Error::Foreign { network: network.to_owned(), what, remedy: "stop it on the node" })
 }
 
 /// Removes our VLAN bridges that no guest is a port of, except those `kept`.
@@ -103,10 +99,7 @@ fn next(tagged: &Tagged, links: &[Link]) -> Result<Option<Step>, Obstacle> {
         }
     }
     if port.master != Some(bridge.index) {
-        return Ok(Some(Step::Attach {
-            port: port.index,
-            bridge: bridge.index,
-        }));
+        return Ok(Some(Step::Attach { port: port.index, bridge: bridge.index }));
     }
     let down = [port, bridge].into_iter().find(|link| !link.up);
     Ok(down.map(|link| Step::Raise { index: link.index }))
@@ -114,21 +107,14 @@ fn next(tagged: &Tagged, links: &[Link]) -> Result<Option<Step>, Obstacle> {
 
 fn trunk(tagged: &Tagged, links: &[Link]) -> Result<(u32, bool), Obstacle> {
     match find(links, tagged.trunk.as_str()) {
-        Some(Link {
-            index,
-            kind: LinkKind::Bridge { filters_vlans },
-            ..
-        }) => Ok((*index, *filters_vlans)),
+        Some(Link { index, kind: LinkKind::Bridge { filters_vlans }, .. }) => Ok((*index, *filters_vlans)),
         _ => Err(Obstacle::BridgeMissing),
     }
 }
 
 /// The kernel has at most one device per VLAN of a bridge: it is our port, or somebody else's.
 fn port<'a>(tagged: &Tagged, trunk: u32, links: &'a [Link]) -> Result<Option<&'a Link>, Obstacle> {
-    let wanted = LinkKind::Vlan {
-        id: tagged.vlan.id(),
-        parent: trunk,
-    };
+    let wanted = LinkKind::Vlan { id: tagged.vlan.id(), parent: trunk };
     let named = find(links, &tagged.port());
     match (links.iter().find(|link| link.kind == wanted), named) {
         (Some(found), _) if found.name == tagged.port() => Ok(Some(found)),
@@ -141,15 +127,9 @@ fn port<'a>(tagged: &Tagged, trunk: u32, links: &'a [Link]) -> Result<Option<&'a
 /// Our VLAN bridges without guests and their ports, ports first.
 fn unused(links: &[Link], kept: &[Tagged]) -> Vec<u32> {
     let ours = |link: &&Link| names::is_ours(&link.alias);
-    let is_kept = |link: &Link| {
-        kept.iter()
-            .any(|tagged| [tagged.bridge(), tagged.port()].contains(&link.name))
-    };
-    let has_guest = |bridge: u32| {
-        links
-            .iter()
-            .any(|link| link.master == Some(bridge) && !ours(&link))
-    };
+    let is_kept =
+        |link: &Link| kept.iter().any(|tagged| [tagged.bridge(), tagged.port()].contains(&link.name));
+    let has_guest = |bridge: u32| links.iter().any(|link| link.master == Some(bridge) && !ours(&link));
     let mut gone: Vec<&Link> = links
         .iter()
         .filter(ours)
@@ -165,10 +145,7 @@ fn find<'a>(links: &'a [Link], name: &str) -> Option<&'a Link> {
 }
 
 fn in_the_way(link: &Link, remedy: &'static str) -> Obstacle {
-    Obstacle::Foreign {
-        what: format!("device {}", link.name),
-        remedy,
-    }
+    Obstacle::Foreign { what: format!("device {}", link.name), remedy }
 }
 
 fn failed(network: &str, source: netlink::Error) -> Error {
@@ -183,15 +160,8 @@ impl Obstacle {
     fn into_error(self, network: &str, tagged: &Tagged) -> Error {
         let network = network.to_owned();
         match self {
-            Self::BridgeMissing => Error::BridgeMissing {
-                network,
-                bridge: tagged.trunk.to_string(),
-            },
-            Self::Foreign { what, remedy } => Error::Foreign {
-                network,
-                what,
-                remedy,
-            },
+            Self::BridgeMissing => Error::BridgeMissing { network, bridge: tagged.trunk.to_string() },
+            Self::Foreign { what, remedy } => Error::Foreign { network, what, remedy },
         }
     }
 }

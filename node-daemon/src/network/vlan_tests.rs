@@ -3,21 +3,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn tagged() -> Tagged {
-    Tagged {
-        trunk: "br0".to_owned().try_into().unwrap(),
-        vlan: 120.try_into().unwrap(),
-    }
+    Tagged { trunk: "br0".to_owned().try_into().unwrap(), vlan: 120.try_into().unwrap() }
 }
 
 fn link(index: u32, name: &str, kind: LinkKind) -> Link {
-    Link {
-        index,
-        name: name.to_owned(),
-        kind,
-        master: None,
-        alias: String::new(),
-        up: true,
-    }
+    Link { index, name: name.to_owned(), kind, master: None, alias: String::new(), up: true }
 }
 
 const BRIDGE: LinkKind = LinkKind::Bridge { filters_vlans: false };
@@ -28,19 +18,10 @@ fn apply(links: &mut Vec<Link>, step: Step) {
     let fresh = links.iter().map(|link| link.index).max().unwrap_or(0) + 1;
     let at = |links: &mut Vec<Link>, index| links.iter().position(|link| link.index == index).unwrap();
     match step {
-        Step::CreateBridge => links.push(Link {
-            up: false,
-            ..link(fresh, &tagged().bridge(), BRIDGE)
-        }),
+        Step::CreateBridge => links.push(Link { up: false, ..link(fresh, &tagged().bridge(), BRIDGE) }),
         Step::CreatePort { trunk, .. } => {
-            let kind = LinkKind::Vlan {
-                id: 120,
-                parent: trunk,
-            };
-            links.push(Link {
-                up: false,
-                ..link(fresh, &tagged().port(), kind)
-            });
+            let kind = LinkKind::Vlan { id: 120, parent: trunk };
+            links.push(Link { up: false, ..link(fresh, &tagged().port(), kind) });
         }
         Step::Adopt { index } => {
             let at = at(links, index);
@@ -76,10 +57,7 @@ fn built() -> Vec<Link> {
 #[test]
 fn the_vlan_bridge_is_made_from_nothing_and_then_left_alone() {
     let links = built();
-    let (bridge, port) = (
-        find(&links, &tagged().bridge()).unwrap(),
-        find(&links, &tagged().port()).unwrap(),
-    );
+    let (bridge, port) = (find(&links, &tagged().bridge()).unwrap(), find(&links, &tagged().port()).unwrap());
     assert_eq!((port.kind, port.master), (PORT, Some(bridge.index)));
     assert!(bridge.up && port.up && names::is_ours(&bridge.alias) && names::is_ours(&port.alias));
     assert_eq!(next(&tagged(), &links), Ok(None));
@@ -96,13 +74,7 @@ fn without_the_hosts_bridge_there_is_nothing_to_do() {
 fn a_bridge_that_filters_vlans_is_told_to_admit_ours() {
     let mut links = vec![link(1, "br0", LinkKind::Bridge { filters_vlans: true })];
     apply(&mut links, Step::CreateBridge);
-    assert_eq!(
-        next(&tagged(), &links),
-        Ok(Some(Step::CreatePort {
-            trunk: 1,
-            filters_vlans: true
-        }))
-    );
+    assert_eq!(next(&tagged(), &links), Ok(Some(Step::CreatePort { trunk: 1, filters_vlans: true })));
 }
 
 #[test]
@@ -111,10 +83,7 @@ fn somebody_elses_device_of_the_same_vlan_is_named_with_a_way_out() {
     apply(&mut links, Step::CreateBridge);
     let obstacle = next(&tagged(), &links).unwrap_err();
     let sentence = obstacle.into_error("shop/lan", &tagged()).to_string();
-    assert!(
-        sentence.contains("device br0.120") && sentence.contains("without vlan"),
-        "{sentence}"
-    );
+    assert!(sentence.contains("device br0.120") && sentence.contains("without vlan"), "{sentence}");
 }
 
 #[test]
@@ -124,17 +93,11 @@ fn a_device_with_another_alias_or_kind_is_not_taken_over() {
         for link in foreign.iter_mut().filter(|link| link.name == name) {
             "somebody else's".clone_into(&mut link.alias);
         }
-        assert!(
-            matches!(next(&tagged(), &foreign), Err(Obstacle::Foreign { .. })),
-            "{kind:?}"
-        );
+        assert!(matches!(next(&tagged(), &foreign), Err(Obstacle::Foreign { .. })), "{kind:?}");
         for link in foreign.iter_mut().filter(|link| link.name == name) {
             link.kind = LinkKind::Other;
         }
-        assert!(
-            matches!(next(&tagged(), &foreign), Err(Obstacle::Foreign { .. })),
-            "{kind:?}"
-        );
+        assert!(matches!(next(&tagged(), &foreign), Err(Obstacle::Foreign { .. })), "{kind:?}");
     }
 }
 
@@ -143,14 +106,7 @@ fn a_vlan_bridge_without_guests_is_unused_port_first() {
     let links = built();
     let gone: Vec<&str> = unused(&links, &[])
         .iter()
-        .map(|index| {
-            links
-                .iter()
-                .find(|link| link.index == *index)
-                .unwrap()
-                .name
-                .as_str()
-        })
+        .map(|index| links.iter().find(|link| link.index == *index).unwrap().name.as_str())
         .collect();
     assert_eq!(gone, [tagged().port(), tagged().bridge()]);
     assert!(unused(&links, &[tagged()]).is_empty());
@@ -160,20 +116,14 @@ fn a_vlan_bridge_without_guests_is_unused_port_first() {
 fn a_vlan_bridge_with_a_guest_is_never_unused() {
     let mut links = built();
     let master = find(&links, &tagged().bridge()).map(|bridge| bridge.index);
-    links.push(Link {
-        master,
-        ..link(99, "hft0102030405", LinkKind::Other)
-    });
+    links.push(Link { master, ..link(99, "hft0102030405", LinkKind::Other) });
     assert!(unused(&links, &[]).is_empty());
 }
 
 #[test]
 fn devices_that_only_look_like_ours_are_never_unused() {
-    let looks = [
-        link(1, "br0", BRIDGE),
-        link(2, &tagged().bridge(), BRIDGE),
-        link(3, &tagged().port(), PORT),
-    ];
+    let looks =
+        [link(1, "br0", BRIDGE), link(2, &tagged().bridge(), BRIDGE), link(3, &tagged().port(), PORT)];
     assert!(unused(&looks, &[]).is_empty());
 }
 
