@@ -41,9 +41,7 @@ pub fn remove_folder(path: &Path) -> Result<()> {
 pub fn empty_folder(path: &Path) -> Result<()> {
     let entries = fs::read_dir(path).with_context(|| format!("could not list {}", path.display()))?;
     for entry in entries {
-        let entry = entry
-            .with_context(|| format!("could not list {}", path.display()))?
-            .path();
+        let entry = entry.with_context(|| format!("could not list {}", path.display()))?.path();
         let outcome = if entry.is_dir() && !entry.is_symlink() {
             fs::remove_dir_all(&entry)
         } else {

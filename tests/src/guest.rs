@@ -32,17 +32,10 @@ impl Guest {
     /// An SSH command with these options, to which words to run may be added.
     pub fn ssh(&self, options: &[&str]) -> Result<Command> {
         let mut command = peer::mortal("nsenter");
-        command
-            .arg(format!("--net=/proc/{}/ns/net", self.init_pid))
-            .arg("--");
+        command.arg(format!("--net=/proc/{}/ns/net", self.init_pid)).arg("--");
         command.arg(peer::packaged("ssh", "openssh-client")?);
-        command
-            .args(OPTIONS.iter().flat_map(|option| ["-o", option]))
-            .arg("-i")
-            .arg(&self.key);
-        command
-            .args(options)
-            .arg(format!("{}@{}", self.user, self.address));
+        command.args(OPTIONS.iter().flat_map(|option| ["-o", option])).arg("-i").arg(&self.key);
+        command.args(options).arg(format!("{}@{}", self.user, self.address));
         Ok(command)
     }
 
@@ -58,12 +51,7 @@ impl Guest {
         let output = self.output(words)?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            bail!(
-                "{words:?} on {} failed ({}): {}",
-                self.address,
-                output.status,
-                said.trim()
-            );
+            bail!("{words:?} on {} failed ({}): {}", self.address, output.status, said.trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -72,7 +60,5 @@ impl Guest {
 /// The first process of a host, from the host's folder.
 pub fn init_pid(host_folder: &Path) -> Result<i32> {
     let text = crate::files::read(&host_folder.join("init.pid"))?;
-    text.trim()
-        .parse()
-        .with_context(|| format!("{} holds no process id", host_folder.display()))
+    text.trim().parse().with_context(|| format!("{} holds no process id", host_folder.display()))
 }

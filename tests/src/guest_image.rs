@@ -21,12 +21,7 @@ pub fn find(name: &str) -> Result<GuestImage> {
         .canonicalize()
         .map_err(|_| anyhow!("peer missing: image {name} (run images/{name}/build.sh)"))?;
     let record = files::read(Path::new(&format!("{}.sha256", file.display())))?;
-    let hex = record
-        .split_whitespace()
-        .next()
-        .with_context(|| format!("no digest beside {}", file.display()))?;
-    Ok(GuestImage {
-        digest: format!("sha256:{hex}"),
-        file,
-    })
+    let hex =
+        record.split_whitespace().next().with_context(|| format!("no digest beside {}", file.display()))?;
+    Ok(GuestImage { digest: format!("sha256:{hex}"), file })
 }

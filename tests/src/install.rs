@@ -32,14 +32,7 @@ pub async fn install(kubeconfig: &Path, client: &Client, scratch: &Path) -> Resu
     apply(kubeconfig, &yaml_files(&root.join("api/crds"))?)?;
     kubectl(
         kubeconfig,
-        &[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "crd",
-            "-l",
-            "!no-such-label",
-        ],
+        &["wait", "--for=condition=Established", "--timeout=60s", "crd", "-l", "!no-such-label"],
     )?;
     // What kubectl remembers of the cluster is older than the kinds.
     files::remove_folder(&kubectl_cache(kubeconfig))?;
@@ -58,9 +51,7 @@ pub fn uninstall(kubeconfig: &Path, scratch: &Path) -> Result<()> {
     let mut files = yaml_files(&root.join("policies"))?;
     files.push(sentinel);
     files.extend(yaml_files(&root.join("api/crds"))?);
-    let files = files
-        .iter()
-        .map(|file: &PathBuf| format!("--filename={}", file.display()));
+    let files = files.iter().map(|file: &PathBuf| format!("--filename={}", file.display()));
     let words: Vec<String> = ["delete", "--ignore-not-found", "--wait=true", "--timeout=120s"]
         .map(str::to_owned)
         .into_iter()
@@ -77,32 +68,19 @@ pub async fn controller_token(client: &Client) -> Result<String> {
 /// A token for a `ServiceAccount`, as the cluster gives it to whoever may ask.
 pub async fn account_token(client: &Client, namespace: &str, account: &str) -> Result<String> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    let spec = TokenRequestSpec {
-        expiration_seconds: Some(TOKEN_SECONDS),
-        ..TokenRequestSpec::default()
-    };
-    let request = TokenRequest {
-        spec,
-        ..TokenRequest::default()
-    };
-    let answer = accounts
-        .create_token_request(account, &PostParams::default(), &request)
-        .await;
+    let spec = TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await;
     let answer = answer.with_context(|| format!("could not get a token for {namespace}/{account}"))?;
-    answer
-        .status
-        .map(|status| status.token)
-        .with_context(|| format!("no token for {namespace}/{account}"))
+    answer.status.map(|status| status.token).with_context(|| format!("no token for {namespace}/{account}"))
 }
 
 /// The install credential: the token that the cluster has put into its Secret.
 pub async fn install_credential(client: &Client) -> Result<String> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     wait_for("the install credential", EFFECTIVE_LIMIT, async || {
-        let secret = secrets
-            .get(INSTALL_CREDENTIAL)
-            .await
-            .context("could not read the install credential")?;
+        let secret =
+            secrets.get(INSTALL_CREDENTIAL).await.context("could not read the install credential")?;
         let token = secret.data.and_then(|mut data| data.remove("token"));
         Ok(match token.map(|token| String::from_utf8(token.0)) {
             Some(Ok(token)) => Look::Done(token),
@@ -117,11 +95,7 @@ pub fn apply(kubeconfig: &Path, files: &[PathBuf]) -> Result<()> {
     if files.is_empty() {
         return Ok(());
     }
-    let mut words = vec![
-        "apply".to_owned(),
-        "--server-side".to_owned(),
-        "--force-conflicts".to_owned(),
-    ];
+    let mut words = vec!["apply".to_owned(), "--server-side".to_owned(), "--force-conflicts".to_owned()];
     words.push("--field-manager=holdfast-install".to_owned());
     words.extend(files.iter().map(|file| format!("--filename={}", file.display())));
     kubectl(kubeconfig, &words.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
@@ -130,12 +104,7 @@ pub fn apply(kubeconfig: &Path, files: &[PathBuf]) -> Result<()> {
 /// Runs `kubectl`, which must succeed; returns what it printed.
 pub fn kubectl(kubeconfig: &Path, words: &[&str]) -> Result<String> {
     let mut command = Command::new(peer::packaged("kubectl", "kubernetes-client")?);
-    command
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .arg("--cache-dir")
-        .arg(kubectl_cache(kubeconfig))
-        .args(words);
+    command.arg("--kubeconfig").arg(kubeconfig).arg("--cache-dir").arg(kubectl_cache(kubeconfig)).args(words);
     let output = command.output().context("could not run kubectl")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -154,9 +123,7 @@ fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let entries = fs::read_dir(folder).with_context(|| format!("could not list {}", folder.display()))?;
     for entry in entries {
-        let path = entry
-            .with_context(|| format!("could not list {}", folder.display()))?
-            .path();
+        let path = entry.with_context(|| format!("could not list {}", folder.display()))?.path();
         if path.is_dir() {
             found.extend(yaml_files(&path)?);
         } else if path.extension().is_some_and(|extension| extension == "yaml") {
@@ -171,10 +138,7 @@ async fn wait_policies(client: &Client) -> Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let mut probe = ConfigMap::default();
     probe.metadata.name = Some(PROBE.to_owned());
-    let dry_run = PostParams {
-        dry_run: true,
-        ..PostParams::default()
-    };
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     wait_for("the admission policies", EFFECTIVE_LIMIT, async || {
         Ok(match maps.create(&dry_run, &probe).await {
             Ok(_) => Look::NotYet("they refuse nothing yet".to_owned()),

@@ -37,30 +37,18 @@ impl Server {
     /// The server that a kubeconfig's current context names.
     pub async fn of(file: &Path) -> Result<Self> {
         let config = config(file).await?;
-        let host = config
-            .cluster_url
-            .host()
-            .with_context(|| format!("{} names no server", file.display()))?;
+        let host =
+            config.cluster_url.host().with_context(|| format!("{} names no server", file.display()))?;
         let port = config.cluster_url.port_u16().unwrap_or(443);
         let authority = config.root_cert.iter().flatten().map(|der| pem(der)).collect();
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-            authority,
-            tls_name: config.tls_server_name,
-        })
+        Ok(Self { host: host.to_owned(), port, authority, tls_name: config.tls_server_name })
     }
 
     /// The same server behind a relay on a loopback port.
     #[must_use]
     pub fn behind(&self, port: u16) -> Self {
         let name = self.tls_name.clone().unwrap_or_else(|| self.host.clone());
-        Self {
-            host: "127.0.0.1".to_owned(),
-            port,
-            authority: self.authority.clone(),
-            tls_name: Some(name),
-        }
+        Self { host: "127.0.0.1".to_owned(), port, authority: self.authority.clone(), tls_name: Some(name) }
     }
 
     fn entry(&self) -> Value {
@@ -112,8 +100,5 @@ async fn config(file: &Path) -> Result<Config> {
 }
 
 fn pem(der: &[u8]) -> String {
-    format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        STANDARD.encode(der)
-    )
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
 }

@@ -70,14 +70,9 @@ impl Link {
         // A socket belongs to the network of the thread that makes it.
         let listener = spawner.run(move || TcpListener::bind(address))?;
         let listener = listener.with_context(|| format!("could not listen on {address} in the host"))?;
-        listener
-            .set_nonblocking(true)
-            .context("could not prepare the listener")?;
+        listener.set_nonblocking(true).context("could not prepare the listener")?;
         let end = CancellationToken::new();
-        let mut listening = self
-            .listening
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut listening = self.listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         std::mem::replace(&mut *listening, end.clone()).cancel();
         let relay = Relay {
             outside: self.outside.clone(),
@@ -96,10 +91,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.listening
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .cancel();
+        self.listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner).cancel();
     }
 }
 

@@ -33,12 +33,7 @@ pub fn built(program: &str, recipe: &str) -> Result<PathBuf> {
     let versions = fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
     versions
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-        .max_by_key(|entry| {
-            entry
-                .metadata()
-                .and_then(|it| it.modified())
-                .unwrap_or(SystemTime::UNIX_EPOCH)
-        })
+        .max_by_key(|entry| entry.metadata().and_then(|it| it.modified()).unwrap_or(SystemTime::UNIX_EPOCH))
         .map(|entry| entry.path())
         .ok_or_else(|| anyhow!("peer missing: {program} (run tests/peers/build.sh {recipe})"))
 }
@@ -56,11 +51,7 @@ pub fn packaged(program: &str, package: &str) -> Result<PathBuf> {
 /// A binary of this workspace: from `HOLDFAST_BIN_DIR`, else beside the running program (tests lie one folder deeper).
 pub fn ours(binary: &str) -> Result<PathBuf> {
     let own = env::current_exe().context("could not tell where this program lies")?;
-    let beside = own
-        .parent()
-        .into_iter()
-        .chain(own.parent().and_then(Path::parent))
-        .map(Path::to_path_buf);
+    let beside = own.parent().into_iter().chain(own.parent().and_then(Path::parent)).map(Path::to_path_buf);
     env::var_os("HOLDFAST_BIN_DIR")
         .map(PathBuf::from)
         .into_iter()

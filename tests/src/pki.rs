@@ -37,10 +37,7 @@ impl Pki {
         }
         let key =
             KeyPair::from_pem(&files::read(&key_file)?).context("could not read the authority's key")?;
-        let pki = Self {
-            folder: folder.to_owned(),
-            issuer: Issuer::new(authority_params(), key),
-        };
+        let pki = Self { folder: folder.to_owned(), issuer: Issuer::new(authority_params(), key) };
         pki.write_serving_certificate()?;
         Ok(pki)
     }
@@ -69,13 +66,8 @@ impl Pki {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate().context("could not make a key")?;
-        let signed = params
-            .signed_by(&key, &self.issuer)
-            .context("could not sign a certificate")?;
-        Ok(Identity {
-            certificate: signed.pem(),
-            key: key.serialize_pem(),
-        })
+        let signed = params.signed_by(&key, &self.issuer).context("could not sign a certificate")?;
+        Ok(Identity { certificate: signed.pem(), key: key.serialize_pem() })
     }
 
     fn write_serving_certificate(&self) -> Result<()> {
@@ -89,9 +81,7 @@ impl Pki {
 
 fn create_authority(folder: &Path, key_file: &Path) -> Result<()> {
     let key = KeyPair::generate().context("could not make the authority's key")?;
-    let certificate = authority_params()
-        .self_signed(&key)
-        .context("could not sign the authority")?;
+    let certificate = authority_params().self_signed(&key).context("could not sign the authority")?;
     files::write(&folder.join("ca.crt"), certificate.pem())?;
     let accounts = KeyPair::generate().context("could not make the service-account key")?;
     files::write_private(&folder.join("sa.key"), accounts.serialize_pem())?;
@@ -102,14 +92,9 @@ fn create_authority(folder: &Path, key_file: &Path) -> Result<()> {
 
 fn authority_params() -> CertificateParams {
     let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "holdfast test authority");
+    params.distinguished_name.push(DnType::CommonName, "holdfast test authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params
 }

@@ -20,8 +20,5 @@ pub fn keep(record: &Path) -> Result<u16> {
 /// A TCP port on loopback that nobody listens on at this moment.
 pub fn free() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("could not find a free port")?;
-    Ok(listener
-        .local_addr()
-        .context("could not read the free port")?
-        .port())
+    Ok(listener.local_addr().context("could not read the free port")?.port())
 }

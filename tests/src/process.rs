@@ -29,18 +29,10 @@ impl Process {
     pub fn start(spawner: &Spawner, name: &str, mut command: Command, log: &Path) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(log);
         let file = file.with_context(|| format!("could not open {}", log.display()))?;
-        let second = file
-            .try_clone()
-            .with_context(|| format!("could not share {}", log.display()))?;
+        let second = file.try_clone().with_context(|| format!("could not share {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(file).stderr(second);
-        let child = spawner
-            .spawn(command)
-            .with_context(|| format!("could not start {name}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-        })
+        let child = spawner.spawn(command).with_context(|| format!("could not start {name}"))?;
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
     /// The name it was started under.
@@ -125,9 +117,5 @@ pub fn tail(log: &Path) -> String {
 /// The last lines of a log under a heading; empty when the log is.
 pub fn heading(title: &str, log: &Path) -> String {
     let lines = tail(log);
-    if lines.is_empty() {
-        lines
-    } else {
-        format!("--- {title}\n{lines}\n")
-    }
+    if lines.is_empty() { lines } else { format!("--- {title}\n{lines}\n") }
 }

@@ -16,19 +16,13 @@ pub struct Progress {
 impl Progress {
     /// Appends to `file`; seconds count from now.
     pub fn to(file: &Path) -> Self {
-        Self {
-            file: Arc::new(file.to_owned()),
-            start: Instant::now(),
-        }
+        Self { file: Arc::new(file.to_owned()), start: Instant::now() }
     }
 
     /// Says what is done or begun.
     pub fn say(&self, what: &str) {
         let line = format!("[{:>4} s] {what}\n", self.start.elapsed().as_secs());
-        let opened = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.file.as_path());
+        let opened = OpenOptions::new().create(true).append(true).open(self.file.as_path());
         if let Err(error) = opened.and_then(|mut file| file.write_all(line.as_bytes())) {
             // Progress is a courtesy; the work goes on.
             tracing::warn!(%error, file = %self.file.display(), "could not write progress");

@@ -33,17 +33,10 @@ impl Spawner {
                 work();
             }
         };
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(body)
-            .context("could not start a thread")?;
-        prepared
-            .recv()
-            .map_err(|_| anyhow!("thread {name} ended while preparing"))??;
-        Ok(Self {
-            work: Some(work),
-            thread: Some(thread),
-        })
+        let thread =
+            thread::Builder::new().name(name.to_owned()).spawn(body).context("could not start a thread")?;
+        prepared.recv().map_err(|_| anyhow!("thread {name} ended while preparing"))??;
+        Ok(Self { work: Some(work), thread: Some(thread) })
     }
 
     /// The spawner of this machine's own namespaces; it lives as long as the process.
@@ -60,16 +53,9 @@ impl Spawner {
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let (reply, result) = channel();
         let job: Work = Box::new(move || drop(reply.send(work())));
-        let queue = self
-            .work
-            .as_ref()
-            .ok_or_else(|| anyhow!("this spawner has ended"))?;
-        queue
-            .send(job)
-            .map_err(|_| anyhow!("the spawner's thread has ended"))?;
-        result
-            .recv()
-            .map_err(|_| anyhow!("the spawner's thread ended during the work"))
+        let queue = self.work.as_ref().ok_or_else(|| anyhow!("this spawner has ended"))?;
+        queue.send(job).map_err(|_| anyhow!("the spawner's thread has ended"))?;
+        result.recv().map_err(|_| anyhow!("the spawner's thread ended during the work"))
     }
 
     /// Starts `command` there.

@@ -126,24 +126,13 @@ async fn shared_site() -> Result<&'static Site> {
         let own = env::current_exe().context("could not tell the test's name")?;
         let stem = own.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         // Cargo appends a hash to the name.
-        let name = stem
-            .rsplit_once('-')
-            .map_or(stem.as_str(), |(name, _)| name)
-            .to_owned();
+        let name = stem.rsplit_once('-').map_or(stem.as_str(), |(name, _)| name).to_owned();
         let folder = peer::repository().join("target/sites").join(name);
         files::remove_folder(&folder)?;
         files::create_folder(&folder)?;
         let progress = Progress::to(&folder.join("progress"));
         let hosts = vec!["a".to_owned(), "b".to_owned()];
-        Site::start(
-            &Layout {
-                folder,
-                hosts,
-                kubeconfig: None,
-            },
-            &progress,
-        )
-        .await
+        Site::start(&Layout { folder, hosts, kubeconfig: None }, &progress).await
     };
     SITE.get_or_try_init(|| start).await
 }
@@ -155,12 +144,8 @@ async fn run(site: &Site, name: &str, body: impl AsyncFnOnce(&Story<'_>) -> Resu
     let namespaces: Api<Namespace> = Api::all(story.admin.clone());
     match outcome {
         Ok(()) => {
-            let deleted = namespaces
-                .delete(&story.namespace, &DeleteParams::default())
-                .await;
-            deleted
-                .map(drop)
-                .context("could not delete the story's namespace")
+            let deleted = namespaces.delete(&story.namespace, &DeleteParams::default()).await;
+            deleted.map(drop).context("could not delete the story's namespace")
         }
         Err(error) => Err(error.context(report(&story).await)),
     }
@@ -172,19 +157,11 @@ async fn begin<'a>(site: &'a Site, name: &str) -> Result<Story<'a>> {
     let mut space = Namespace::default();
     space.metadata.name = Some(namespace.clone());
     let namespaces: Api<Namespace> = Api::all(admin.clone());
-    namespaces
-        .create(&PostParams::default(), &space)
-        .await
-        .context("could not make a namespace")?;
+    namespaces.create(&PostParams::default(), &space).await.context("could not make a namespace")?;
     let file = editor(site, &admin, &namespace).await?;
     let client = kubeconfig::client(&file).await?;
     wait_rights(&client, &namespace).await?;
-    Ok(Story {
-        site,
-        namespace,
-        client,
-        admin,
-    })
+    Ok(Story { site, namespace, client, admin })
 }
 
 /// An account with the cluster role `edit` in one namespace, and its kubeconfig.
@@ -192,16 +169,9 @@ async fn editor(site: &Site, admin: &Client, namespace: &str) -> Result<std::pat
     let mut account = ServiceAccount::default();
     account.metadata.name = Some(EDITOR.to_owned());
     let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), namespace);
-    accounts
-        .create(&PostParams::default(), &account)
-        .await
-        .context("could not make the editor's account")?;
+    accounts.create(&PostParams::default(), &account).await.context("could not make the editor's account")?;
     let mut binding = RoleBinding {
-        role_ref: RoleRef {
-            kind: "ClusterRole".to_owned(),
-            name: "edit".to_owned(),
-            ..RoleRef::default()
-        },
+        role_ref: RoleRef { kind: "ClusterRole".to_owned(), name: "edit".to_owned(), ..RoleRef::default() },
         subjects: Some(vec![Subject {
             kind: "ServiceAccount".to_owned(),
             name: EDITOR.to_owned(),
@@ -212,17 +182,10 @@ async fn editor(site: &Site, admin: &Client, namespace: &str) -> Result<std::pat
     };
     binding.metadata.name = Some(EDITOR.to_owned());
     let bindings: Api<RoleBinding> = Api::namespaced(admin.clone(), namespace);
-    bindings
-        .create(&PostParams::default(), &binding)
-        .await
-        .context("could not bind the editor's role")?;
+    bindings.create(&PostParams::default(), &binding).await.context("could not bind the editor's role")?;
     let token = install::account_token(admin, namespace, EDITOR).await?;
     let file = site.folder().join(format!("{namespace}-editor.kubeconfig"));
-    kubeconfig::write(
-        &file,
-        &Server::of(site.kubeconfig()).await?,
-        &Login::Token(&token),
-    )?;
+    kubeconfig::write(&file, &Server::of(site.kubeconfig()).await?, &Login::Token(&token))?;
     Ok(file)
 }
 

@@ -8,7 +8,7 @@ use holdfast_tests::control_plane::ControlPlane;
 use holdfast_tests::host::Host;
 use holdfast_tests::link::Mode;
 use holdfast_tests::wait::{Look, wait_for};
-use holdfast_tests::{files, guest_image, install, peer, ports};
+use holdfast_tests::{files, guest_image, install, kubeconfig, peer, ports};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::PostParams;
@@ -29,10 +29,7 @@ async fn the_control_plane_keeps_its_state_when_the_api_server_is_killed() -> Re
     namespaces.create(&PostParams::default(), &kept).await?;
 
     plane.kill_apiserver();
-    assert!(
-        namespaces.get("kept").await.is_err(),
-        "a killed API server answers nothing"
-    );
+    assert!(namespaces.get("kept").await.is_err(), "a killed API server answers nothing");
 
     plane.start_apiserver().await?;
     namespaces.get("kept").await?;
@@ -42,10 +39,7 @@ async fn the_control_plane_keeps_its_state_when_the_api_server_is_killed() -> Re
 #[test]
 fn two_hosts_run_side_by_side_with_a_network_of_the_same_name() -> Result<()> {
     let folder = fresh_folder("two")?;
-    let hosts = [
-        Host::start(&folder.join("a"), "a")?,
-        Host::start(&folder.join("b"), "b")?,
-    ];
+    let hosts = [Host::start(&folder.join("a"), "a")?, Host::start(&folder.join("b"), "b")?];
     for host in &hosts {
         host.virsh(&["net-start", "default"])?;
         let addresses = host.run(&["ip", "-brief", "address", "show", "virbr0"])?;
@@ -60,10 +54,7 @@ fn a_killed_libvirtd_comes_back_and_finds_its_network() -> Result<()> {
     let mut host = Host::start(&fresh_folder("killed")?, "killed")?;
     host.virsh(&["net-start", "default"])?;
     host.libvirtd()?.kill_9();
-    assert!(
-        host.virsh(&["list"]).is_err(),
-        "a killed libvirtd answers nothing"
-    );
+    assert!(host.virsh(&["list"]).is_err(), "a killed libvirtd answers nothing");
     host.start_libvirtd()?;
     assert!(host.virsh(&["net-list"])?.contains("default"));
     Ok(())
@@ -79,10 +70,7 @@ fn a_reboot_ends_every_process_and_empties_run() -> Result<()> {
     host.reboot()?;
     assert!(!host.outside("/run/before").exists());
     assert!(host.outside("/var/lib/holdfast/kept").exists());
-    assert!(
-        host.run(&["pgrep", "dnsmasq"]).is_err(),
-        "no process of the earlier boot is left"
-    );
+    assert!(host.run(&["pgrep", "dnsmasq"]).is_err(), "no process of the earlier boot is left");
     Ok(())
 }
 
@@ -147,20 +135,12 @@ async fn a_guest_boots_gets_an_address_and_outlives_its_libvirtd() -> Result<()>
     let serial = host.outside("/var/lib/holdfast/serial.log");
     wait_for("the guest's serial line", Duration::from_secs(120), async || {
         let text = files::read(&serial)?;
-        Ok(if text.contains("holdfast-tiny ready") {
-            Look::Done(())
-        } else {
-            Look::NotYet(text)
-        })
+        Ok(if text.contains("holdfast-tiny ready") { Look::Done(()) } else { Look::NotYet(text) })
     })
     .await?;
     wait_for("the guest's address", Duration::from_secs(60), async || {
         let leases = host.virsh(&["domifaddr", "guest"])?;
-        Ok(if leases.contains("192.168.122.") {
-            Look::Done(())
-        } else {
-            Look::NotYet(leases)
-        })
+        Ok(if leases.contains("192.168.122.") { Look::Done(()) } else { Look::NotYet(leases) })
     })
     .await?;
     let before = host.run(&["pgrep", "qemu-system"])?;
@@ -172,5 +152,23 @@ async fn a_guest_boots_gets_an_address_and_outlives_its_libvirtd() -> Result<()>
     host.power_off();
     host.boot()?;
     assert_eq!(host.virsh(&["domstate", "guest"])?.trim(), "shut off");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_our_programs_are_counted_at_the_api_server() -> Result<()> {
+    let folder = fresh_folder("audit")?;
+    let plane = ControlPlane::start(&folder).await?;
+    let mark = plane.audit().mark();
+    let node = kubeconfig::client(&plane.write_kubeconfig("holdfast:node:n1", &["holdfast:nodes"])?).await?;
+    let namespaces: Api<Namespace> = Api::all(node);
+    assert!(namespaces.get("default").await.is_err(), "a node has no rights of its own");
+    Api::<Namespace>::all(plane.client().await?).get("default").await?;
+    let seen = plane.audit().since(mark)?;
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(
+        (seen[0].user(), seen[0].what().as_str(), seen[0].code()),
+        ("holdfast:node:n1", "get namespaces", 403)
+    );
     Ok(())
 }

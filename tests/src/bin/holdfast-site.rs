@@ -1,6 +1,7 @@
 //! `holdfast-site`: a whole site on this machine, for the demo and for trying things out.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -53,20 +54,26 @@ struct Shape {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let args = Args::parse();
+    match obey(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A chain of sentences; a backtrace helps nobody who runs a demo.
+            eprintln!("holdfast-site: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn obey(args: Args) -> Result<()> {
     let folder = Folder::new(args.dir)?;
     match args.command {
         Command::Up(shape) => demo::up(&folder, shape.hosts, shape.kubeconfig),
         Command::Run(shape) => demo::run(&folder, shape.hosts, shape.kubeconfig).await,
         Command::Down => demo::down(&folder),
         Command::Env => demo::environment(&folder),
-        Command::Ssh {
-            namespace,
-            machine,
-            words,
-        } => demo::ssh(&folder, &namespace, &machine, &words).await,
+        Command::Ssh { namespace, machine, words } => demo::ssh(&folder, &namespace, &machine, &words).await,
         Command::Status => demo::status(&folder),
     }
 }

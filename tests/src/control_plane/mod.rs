@@ -2,6 +2,8 @@
 //!
 //! Its folder holds all state, so the API server can be stopped, killed and started again on the same port.
 
+pub mod audit;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::http::Request;
 use kube::Client;
+
+use audit::Audit;
 
 use crate::kubeconfig::{self, Login, Server};
 use crate::peer;
@@ -30,6 +34,7 @@ const CONTROLLERS: &str = "garbagecollector,namespace,serviceaccount,serviceacco
 pub struct ControlPlane {
     folder: PathBuf,
     pki: Pki,
+    audit: Audit,
     port: u16,
     // In the order in which they end: the API server leaves before its store does.
     manager: Option<Process>,
@@ -42,15 +47,10 @@ impl ControlPlane {
     pub async fn start(folder: &Path) -> Result<Self> {
         files::create_folder(&folder.join("logs"))?;
         let pki = Pki::open(&folder.join("pki"))?;
+        let audit = Audit::new(folder)?;
         let port = ports::keep(&folder.join("port"))?;
-        let mut plane = Self {
-            folder: folder.to_owned(),
-            pki,
-            port,
-            manager: None,
-            apiserver: None,
-            kine: None,
-        };
+        let mut plane =
+            Self { folder: folder.to_owned(), pki, audit, port, manager: None, apiserver: None, kine: None };
         plane.write_kubeconfig("admin", &["system:masters"])?;
         plane.start_kine()?;
         plane.start_apiserver().await?;
@@ -66,6 +66,11 @@ impl ControlPlane {
     /// The certificate authority, for identities beyond the administrator's.
     pub fn pki(&self) -> &Pki {
         &self.pki
+    }
+
+    /// What our programs asked of the API server.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// The administrator's kubeconfig.
@@ -88,21 +93,12 @@ impl ControlPlane {
 
     fn server(&self) -> Result<Server> {
         let authority = self.pki.authority()?;
-        Ok(Server {
-            host: "127.0.0.1".to_owned(),
-            port: self.port,
-            authority,
-            tls_name: None,
-        })
+        Ok(Server { host: "127.0.0.1".to_owned(), port: self.port, authority, tls_name: None })
     }
 
     /// Starts the API server, unless it runs, and waits until it is ready.
     pub async fn start_apiserver(&mut self) -> Result<()> {
-        if self
-            .apiserver
-            .as_mut()
-            .is_none_or(|process| process.ended().is_some())
-        {
+        if self.apiserver.as_mut().is_none_or(|process| process.ended().is_some()) {
             let command = self.apiserver_command()?;
             self.apiserver = Some(self.launch("kube-apiserver", command)?);
         }
@@ -132,18 +128,9 @@ impl ControlPlane {
         let client = self.client().await?;
         let processes = (&mut self.apiserver, &mut self.kine);
         wait_for("the API server", READY_LIMIT, async || {
-            let request = Request::get("/readyz")
-                .body(Vec::new())
-                .context("could not build a request")?;
-            let answer = client
-                .request_text(request)
-                .await
-                .context("no answer from /readyz")?;
-            Ok(if answer == "ok" {
-                Look::Done(())
-            } else {
-                Look::NotYet(answer)
-            })
+            let request = Request::get("/readyz").body(Vec::new()).context("could not build a request")?;
+            let answer = client.request_text(request).await.context("no answer from /readyz")?;
+            Ok(if answer == "ok" { Look::Done(()) } else { Look::NotYet(answer) })
         })
         .await
         .inspect_err(|_| {
@@ -161,9 +148,7 @@ impl ControlPlane {
         let mut command = peer::mortal(peer::built("kine", "kine")?);
         command
             .arg("--endpoint")
-            .arg(format!(
-                "sqlite://{folder}/state.db?_journal=WAL&cache=shared&_busy_timeout=30000"
-            ))
+            .arg(format!("sqlite://{folder}/state.db?_journal=WAL&cache=shared&_busy_timeout=30000"))
             .arg("--listen-address")
             .arg(format!("unix://{folder}/kine.sock"))
             .args(["--metrics-bind-address", "0"]);
@@ -191,6 +176,7 @@ impl ControlPlane {
             format!("--tls-cert-file={}", pki("apiserver.crt")),
             format!("--tls-private-key-file={}", pki("apiserver.key")),
         ]);
+        command.args(self.audit.arguments());
         Ok(command)
     }
 

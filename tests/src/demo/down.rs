@@ -19,10 +19,7 @@ pub fn down(folder: &Folder) -> Result<()> {
         return Ok(());
     }
     if !folder.lock_file().exists() {
-        bail!(
-            "{} is no demo's folder: nothing is removed",
-            folder.path().display()
-        );
+        bail!("{} is no demo's folder: nothing is removed", folder.path().display());
     }
     if let Ok(kubeconfig) = folder.kubeconfig()
         && !kubeconfig.starts_with(folder.path())
@@ -56,9 +53,6 @@ fn leave_cluster(kubeconfig: &Path, folder: &Folder) -> Result<()> {
     let kinds = "virtualmachines,virtualmachineimages,virtualmachinenetworks,sshkeys";
     let wait = "--timeout=120s";
     install::kubectl(kubeconfig, &["delete", kinds, "--all", "--all-namespaces", wait])?;
-    install::kubectl(
-        kubeconfig,
-        &["delete", "hypervisornodes,nodeenrolments", "--all", wait],
-    )?;
+    install::kubectl(kubeconfig, &["delete", "hypervisornodes,nodeenrolments", "--all", wait])?;
     install::uninstall(kubeconfig, folder.path())
 }

@@ -85,12 +85,7 @@ impl Folder {
     /// Takes the lock that the supervisor holds while it runs, or says who holds it.
     fn lock(&self) -> Result<Lock> {
         let file = self.lock_file();
-        let opened = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&file);
+        let opened = File::options().create(true).truncate(false).read(true).write(true).open(&file);
         let opened = opened.with_context(|| format!("could not open {}", file.display()))?;
         match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
             Ok(held) => Ok(Lock::Ours(held)),

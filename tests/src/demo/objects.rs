@@ -22,9 +22,7 @@ pub(super) async fn offer(site: &Site, progress: &Progress) -> Result<()> {
     for (built, name) in IMAGES {
         match guest_image::find(built) {
             Ok(image) => {
-                let url = site
-                    .images()
-                    .serve(&format!("{name}.qcow2"), &image.file, Behaviour::Good);
+                let url = site.images().serve(&format!("{name}.qcow2"), &image.file, Behaviour::Good);
                 offer_image(&client, name, &url, &image.digest).await?;
                 progress.say(&format!("image {name} is offered in namespace default"));
             }
@@ -39,10 +37,7 @@ async fn offer_image(client: &Client, name: &str, url: &str, digest: &str) -> Re
     let known = images.get_opt(name).await.context("could not read the image")?;
     if known.is_some_and(|known| known.spec.digest != digest) {
         // An image's spec never changes; virtual machines made from the old one keep it by digest.
-        images
-            .delete(name, &DeleteParams::default())
-            .await
-            .context("could not replace the image")?;
+        images.delete(name, &DeleteParams::default()).await.context("could not replace the image")?;
     }
     let spec = json!({"source": {"http": {"url": url}}, "digest": digest, "format": "qcow2"});
     apply(&images, "VirtualMachineImage", name, &spec).await
@@ -63,7 +58,5 @@ where
     });
     let parameters = PatchParams::apply("holdfast-site").force();
     let outcome = api.patch(name, &parameters, &Patch::Apply(&object)).await;
-    outcome
-        .map(drop)
-        .with_context(|| format!("could not apply {kind} {name}"))
+    outcome.map(drop).with_context(|| format!("could not apply {kind} {name}"))
 }

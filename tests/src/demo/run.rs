@@ -18,19 +18,12 @@ const MEND_EVERY: Duration = Duration::from_secs(2);
 pub async fn run(folder: &Folder, hosts: usize, kubeconfig: Option<PathBuf>) -> Result<()> {
     files::create_folder(folder.path())?;
     let Lock::Ours(mut lock) = folder.lock()? else {
-        bail!(
-            "a site runs already in {}: take it down first",
-            folder.path().display()
-        );
+        bail!("a site runs already in {}: take it down first", folder.path().display());
     };
     Lock::sign(&mut lock)?;
     let progress = Progress::to(&folder.progress());
     let hosts = (1..=hosts).map(|number| format!("node-{number}")).collect();
-    let layout = Layout {
-        folder: folder.path().to_owned(),
-        hosts,
-        kubeconfig,
-    };
+    let layout = Layout { folder: folder.path().to_owned(), hosts, kubeconfig };
     let mut terminate = signal(SignalKind::terminate()).context("could not wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("could not wait for SIGINT")?;
     tokio::select! {
@@ -43,10 +36,7 @@ pub async fn run(folder: &Folder, hosts: usize, kubeconfig: Option<PathBuf>) -> 
 async fn hold(folder: &Folder, layout: &Layout, progress: &Progress) -> Result<()> {
     let site = Site::start(layout, progress).await?;
     objects::offer(&site, progress).await?;
-    files::write(
-        &folder.kubeconfig_record(),
-        site.kubeconfig().display().to_string(),
-    )?;
+    files::write(&folder.kubeconfig_record(), site.kubeconfig().display().to_string())?;
     files::write(&folder.ready(), "")?;
     progress.say("the site is ready");
     loop {

@@ -36,13 +36,10 @@ pub async fn ssh(folder: &Folder, namespace: &str, machine: &str, words: &[Strin
 async fn find_guest(folder: &Folder, namespace: &str, machine: &str) -> Result<Guest> {
     let client = kubeconfig::client(&folder.kubeconfig()?).await?;
     let machines: Api<VirtualMachine> = Api::namespaced(client, namespace);
-    let found = machines
-        .get(machine)
-        .await
-        .with_context(|| format!("could not read {namespace}/{machine}"))?;
-    let status = found
-        .status
-        .ok_or_else(|| anyhow!("{machine} has no status yet: wait for its condition Ready"))?;
+    let found =
+        machines.get(machine).await.with_context(|| format!("could not read {namespace}/{machine}"))?;
+    let status =
+        found.status.ok_or_else(|| anyhow!("{machine} has no status yet: wait for its condition Ready"))?;
     let address = status.addresses.first().map(|address| address.ip.clone());
     let address = address
         .ok_or_else(|| anyhow!("{machine} has no address yet: wait for its condition AddressKnown"))?;
@@ -64,10 +61,7 @@ pub fn status(folder: &Folder) -> Result<()> {
     }
     let kubeconfig = folder.kubeconfig()?;
     let objects = install::kubectl(&kubeconfig, &["get", "holdfast", "--all-namespaces"])?;
-    print(&format!(
-        "the site in {} is up\n\n{objects}",
-        folder.path().display()
-    ))
+    print(&format!("the site in {} is up\n\n{objects}", folder.path().display()))
 }
 
 fn print(text: &str) -> Result<()> {

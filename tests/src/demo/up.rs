@@ -38,11 +38,7 @@ fn start_supervisor(folder: &Folder, hosts: usize, kubeconfig: Option<PathBuf>) 
     let own = std::env::current_exe().context("could not tell where this program lies")?;
     // A session of its own: closing the terminal does not end the site.
     let mut command = Command::new("setsid");
-    command
-        .arg(own)
-        .args(["--dir"])
-        .arg(folder.path())
-        .args(["run", "--hosts", &hosts.to_string()]);
+    command.arg(own).args(["--dir"]).arg(folder.path()).args(["run", "--hosts", &hosts.to_string()]);
     if let Some(given) = kubeconfig {
         command.arg("--kubeconfig").arg(given);
     }
@@ -59,10 +55,7 @@ fn wait_ready(folder: &Folder, mut supervisor: Option<Child>) -> Result<()> {
             return Ok(());
         }
         let ended = match &mut supervisor {
-            Some(child) => child
-                .try_wait()
-                .context("could not watch the supervisor")?
-                .is_some(),
+            Some(child) => child.try_wait().context("could not watch the supervisor")?.is_some(),
             None => matches!(folder.lock()?, Lock::Ours(_)),
         };
         if ended {
@@ -82,12 +75,8 @@ fn show_progress(folder: &Folder, shown: u64) -> Result<u64> {
         return Ok(shown);
     };
     let mut text = String::new();
-    file.seek(SeekFrom::Start(shown))
-        .context("could not follow the progress")?;
-    file.read_to_string(&mut text)
-        .context("could not follow the progress")?;
-    std::io::stderr()
-        .write_all(text.as_bytes())
-        .context("could not show the progress")?;
+    file.seek(SeekFrom::Start(shown)).context("could not follow the progress")?;
+    file.read_to_string(&mut text).context("could not follow the progress")?;
+    std::io::stderr().write_all(text.as_bytes()).context("could not show the progress")?;
     Ok(shown + text.len() as u64)
 }

@@ -42,11 +42,7 @@ impl Libvirtd {
     pub(super) fn start(spawner: &Spawner, folder: &Path) -> Result<Self> {
         let virtlogd = peer::mortal(peer::packaged("virtlogd", "libvirt-daemon")?);
         let virtlogd = Process::start(spawner, "virtlogd", virtlogd, &folder.join("logs/virtlogd.log"))?;
-        let mut libvirtd = Self {
-            folder: folder.to_owned(),
-            daemon: None,
-            virtlogd,
-        };
+        let mut libvirtd = Self { folder: folder.to_owned(), daemon: None, virtlogd };
         libvirtd.launch(spawner)?;
         Ok(libvirtd)
     }
@@ -78,9 +74,7 @@ impl Libvirtd {
         let mut command = peer::mortal(peer::packaged("libvirtd", "libvirt-daemon-system")?);
         command.args(["-f", "/etc/libvirt/libvirtd.conf"]);
         let log = self.folder.join("logs/libvirtd.log");
-        let daemon = self
-            .daemon
-            .insert(Process::start(spawner, "libvirtd", command, &log)?);
+        let daemon = self.daemon.insert(Process::start(spawner, "libvirtd", command, &log)?);
         wait_answer(spawner, daemon)
     }
 }
@@ -89,14 +83,8 @@ impl super::Host {
     /// Starts a stopped or killed libvirtd again and waits until it answers; returns how long that took.
     pub fn start_libvirtd(&mut self) -> Result<Duration> {
         let start = Instant::now();
-        let power = self
-            .power
-            .as_ref()
-            .with_context(|| format!("{} is powered off", self.name))?;
-        let libvirtd = self
-            .libvirtd
-            .as_mut()
-            .with_context(|| format!("{} is powered off", self.name))?;
+        let power = self.power.as_ref().with_context(|| format!("{} is powered off", self.name))?;
+        let libvirtd = self.libvirtd.as_mut().with_context(|| format!("{} is powered off", self.name))?;
         libvirtd.launch(power.spawner())?;
         Ok(start.elapsed())
     }
@@ -122,16 +110,8 @@ fn wait_answer(spawner: &Spawner, daemon: &mut Process) -> Result<()> {
         daemon.must_run()?;
         let mut probe = Command::new(&virsh);
         probe.args(["--connect", "qemu:///system", "list"]);
-        probe
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        if spawner
-            .spawn(probe)?
-            .wait()
-            .context("could not wait for virsh")?
-            .success()
-        {
+        probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if spawner.spawn(probe)?.wait().context("could not wait for virsh")?.success() {
             return Ok(());
         }
         if start.elapsed() > READY_LIMIT {

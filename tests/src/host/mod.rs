@@ -75,10 +75,7 @@ impl Host {
 
     /// The libvirt URI for clients outside the host.
     pub fn libvirt_uri(&self) -> String {
-        format!(
-            "qemu+unix:///system?socket={}",
-            self.outside("/run/libvirt/libvirt-sock").display()
-        )
+        format!("qemu+unix:///system?socket={}", self.outside("/run/libvirt/libvirt-sock").display())
     }
 
     /// Cuts the power: every process of the host dies at once. What lay in `/run` is gone after the next boot.
@@ -112,9 +109,7 @@ impl Host {
 
     /// The host's libvirtd.
     pub fn libvirtd(&mut self) -> Result<&mut Libvirtd> {
-        self.libvirtd
-            .as_mut()
-            .with_context(|| format!("{} is powered off", self.name))
+        self.libvirtd.as_mut().with_context(|| format!("{} is powered off", self.name))
     }
 
     /// Adds an Ethernet bridge, now and at every boot.
@@ -158,26 +153,16 @@ impl Host {
             bail!("no command to run in {}", self.name)
         };
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = self.power()?.spawner().spawn(command)?;
-        child
-            .wait_with_output()
-            .with_context(|| format!("could not wait for {program} in {}", self.name))
+        child.wait_with_output().with_context(|| format!("could not wait for {program} in {}", self.name))
     }
 
     /// Runs a command in the host that must succeed; returns what it printed.
     pub fn run(&self, words: &[&str]) -> Result<String> {
         let output = self.output(words)?;
         if !output.status.success() {
-            bail!(
-                "{words:?} in {} failed: {}",
-                self.name,
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("{words:?} in {} failed: {}", self.name, String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -190,25 +175,17 @@ impl Host {
     /// A command that enters the host's network from outside and then becomes `program`.
     pub fn in_network(&self, program: &str) -> Result<Command> {
         let mut command = peer::mortal("nsenter");
-        command
-            .arg(format!("--net=/proc/{}/ns/net", self.power()?.init_pid()))
-            .args(["--", program]);
+        command.arg(format!("--net=/proc/{}/ns/net", self.power()?.init_pid())).args(["--", program]);
         Ok(command)
     }
 
     /// The end of each log of the host, for a failure's message.
     pub fn logs(&self) -> String {
         let mut text = String::new();
-        for entry in std::fs::read_dir(self.folder.join("logs"))
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
+        for entry in std::fs::read_dir(self.folder.join("logs")).into_iter().flatten().filter_map(Result::ok)
         {
             let log = entry.path();
-            text.push_str(&process::heading(
-                &format!("{} {}", self.name, log.display()),
-                &log,
-            ));
+            text.push_str(&process::heading(&format!("{} {}", self.name, log.display()), &log));
         }
         text
     }
@@ -219,8 +196,6 @@ impl Host {
     }
 
     fn power(&self) -> Result<&Power> {
-        self.power
-            .as_ref()
-            .with_context(|| format!("{} is powered off", self.name))
+        self.power.as_ref().with_context(|| format!("{} is powered off", self.name))
     }
 }

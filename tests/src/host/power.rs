@@ -114,24 +114,12 @@ fn enter(folder: &Path, name: &str) -> Result<()> {
         | CloneFlags::CLONE_NEWIPC;
     unshare(own).context("could not make namespaces; is this root with CAP_SYS_ADMIN?")?;
     fs::write("/proc/sys/kernel/hostname", name).context("could not set the host name")?;
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )
-    .context("could not make mounts private")?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .context("could not make mounts private")?;
     // The machine's cgroups go with its /sys: hosts would share them, and libvirt does without where there are none.
     umount2("/sys", MntFlags::MNT_DETACH).context("could not leave the machine's /sys")?;
-    mount(
-        Some("sysfs"),
-        "/sys",
-        Some("sysfs"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .context("could not mount /sys")?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)
+        .context("could not mount /sys")?;
     bind(&shared_cache(), &folder.join("var/cache/libvirt"))?;
     bind(&folder.join("etc-libvirt"), Path::new("/etc/libvirt"))?;
     // Last, since the folder itself may lie below one of them.
@@ -140,14 +128,8 @@ fn enter(folder: &Path, name: &str) -> Result<()> {
 }
 
 fn bind(from: &Path, to: &Path) -> Result<()> {
-    mount(
-        Some(from),
-        to,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .with_context(|| format!("could not bind {} to {}", from.display(), to.display()))
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .with_context(|| format!("could not bind {} to {}", from.display(), to.display()))
 }
 
 fn wait_booted(folder: &Path, init: &mut Process) -> Result<()> {

@@ -27,17 +27,12 @@ enum Cut {
 pub(super) async fn give(file: &Path, behaviour: &Behaviour, headers: &HeaderMap) -> Response<Body> {
     match behaviour {
         Behaviour::NotFound => plain(404, "text/plain", "no such file\n"),
-        Behaviour::HtmlPage => plain(
-            200,
-            "text/html",
-            "<!DOCTYPE html><html><body>Please log in.</body></html>\n",
-        ),
-        Behaviour::Redirect(to) => built(
-            Response::builder()
-                .status(302)
-                .header("location", to)
-                .body(Body::empty()),
-        ),
+        Behaviour::HtmlPage => {
+            plain(200, "text/html", "<!DOCTYPE html><html><body>Please log in.</body></html>\n")
+        }
+        Behaviour::Redirect(to) => {
+            built(Response::builder().status(302).header("location", to).body(Body::empty()))
+        }
         _ => match send(file, behaviour, headers).await {
             Ok(response) => response,
             Err(error) => plain(500, "text/plain", &format!("{}: {error}\n", file.display())),
@@ -47,12 +42,7 @@ pub(super) async fn give(file: &Path, behaviour: &Behaviour, headers: &HeaderMap
 
 /// A short answer.
 pub(super) fn plain(status: u16, kind: &str, text: &str) -> Response<Body> {
-    built(
-        Response::builder()
-            .status(status)
-            .header("content-type", kind)
-            .body(Body::from(text.to_owned())),
-    )
+    built(Response::builder().status(status).header("content-type", kind).body(Body::from(text.to_owned())))
 }
 
 fn built(response: Result<Response<Body>, axum::http::Error>) -> Response<Body> {
@@ -67,11 +57,7 @@ async fn send(file: &Path, behaviour: &Behaviour, headers: &HeaderMap) -> std::i
     let age = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
     let etag = format!("\"{length:x}-{:x}\"", age.as_nanos());
     let ranges = *behaviour != Behaviour::WithoutRanges;
-    let from = if ranges {
-        asked_from(headers, &etag, length)
-    } else {
-        None
-    };
+    let from = if ranges { asked_from(headers, &etag, length) } else { None };
     let start = from.unwrap_or(0);
     opened.seek(SeekFrom::Start(start)).await?;
 
@@ -81,9 +67,7 @@ async fn send(file: &Path, behaviour: &Behaviour, headers: &HeaderMap) -> std::i
     }
     if from.is_some() && length > 0 {
         let last = length - 1;
-        response = response
-            .status(206)
-            .header("content-range", format!("bytes {start}-{last}/{length}"));
+        response = response.status(206).header("content-range", format!("bytes {start}-{last}/{length}"));
     }
     Ok(built(response.body(body(opened, start, behaviour))))
 }
@@ -91,11 +75,7 @@ async fn send(file: &Path, behaviour: &Behaviour, headers: &HeaderMap) -> std::i
 /// The first byte of a satisfiable open range (`bytes=N-`) whose `If-Range` still holds.
 fn asked_from(headers: &HeaderMap, etag: &str, length: u64) -> Option<u64> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let from = text("range")?
-        .strip_prefix("bytes=")?
-        .strip_suffix('-')?
-        .parse()
-        .ok()?;
+    let from = text("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()?;
     let current = text("if-range").is_none_or(|known| known == etag);
     (current && from < length).then_some(from)
 }
@@ -111,13 +91,7 @@ fn body(file: File, start: u64, behaviour: &Behaviour) -> Body {
         _ => Duration::ZERO,
     };
     let spoil = *behaviour == Behaviour::WrongBytes && start == 0;
-    let sending = Sending {
-        file,
-        sent: 0,
-        cut,
-        pause,
-        spoil,
-    };
+    let sending = Sending { file, sent: 0, cut, pause, spoil };
     Body::from_stream(stream::try_unfold(sending, Sending::next))
 }
 

@@ -81,22 +81,12 @@ impl ImageServer {
         let shelf = Shelf::default();
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shelf));
         let runtime = runtime::harness()?;
-        let bound = runtime
-            .spawn(TcpListener::bind((Ipv4Addr::LOCALHOST, port)))
-            .await;
-        let listener = bound
-            .context("the harness runtime ended")?
-            .context("could not listen for image requests")?;
-        let port = listener
-            .local_addr()
-            .context("could not read the image server's port")?
-            .port();
+        let bound = runtime.spawn(TcpListener::bind((Ipv4Addr::LOCALHOST, port))).await;
+        let listener =
+            bound.context("the harness runtime ended")?.context("could not listen for image requests")?;
+        let port = listener.local_addr().context("could not read the image server's port")?.port();
         let task = runtime.spawn(async move { axum::serve(listener, router).await });
-        Ok(Self {
-            port,
-            shelf,
-            task: task.abort_handle(),
-        })
+        Ok(Self { port, shelf, task: task.abort_handle() })
     }
 
     /// The loopback port.
@@ -106,13 +96,7 @@ impl ImageServer {
 
     /// Serves `file` as `name` from now on and returns its address (the same inside a host that has a link to us).
     pub fn serve(&self, name: &str, file: &Path, behaviour: Behaviour) -> String {
-        lock(&self.shelf).files.insert(
-            format!("/{name}"),
-            Served {
-                file: file.to_owned(),
-                behaviour,
-            },
-        );
+        lock(&self.shelf).files.insert(format!("/{name}"), Served { file: file.to_owned(), behaviour });
         self.url(name)
     }
 
@@ -124,12 +108,7 @@ impl ImageServer {
     /// Requests for a name so far, oldest first.
     pub fn seen(&self, name: &str) -> Vec<Seen> {
         let path = format!("/{name}");
-        lock(&self.shelf)
-            .seen
-            .iter()
-            .filter(|seen| seen.path == path)
-            .cloned()
-            .collect()
+        lock(&self.shelf).seen.iter().filter(|seen| seen.path == path).cloned().collect()
     }
 }
 
@@ -145,17 +124,10 @@ fn lock(shelf: &Shelf) -> MutexGuard<'_, Shared> {
 
 async fn answer(State(shelf): State<Shelf>, request: Request<Body>) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    let range = request
-        .headers()
-        .get("range")
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned);
+    let range = request.headers().get("range").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let served = {
         let mut shared = lock(&shelf);
-        shared.seen.push(Seen {
-            path: path.clone(),
-            range,
-        });
+        shared.seen.push(Seen { path: path.clone(), range });
         shared.files.get(&path).cloned()
     };
     match served {

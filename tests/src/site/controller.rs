@@ -29,23 +29,15 @@ impl Controller {
         let token = install::controller_token(client).await?;
         kubeconfig::write(&kubeconfig, server, &Login::Token(&token))?;
         let log = folder.join("logs/holdfast-controller.log");
-        let mut controller = Self {
-            kubeconfig,
-            log,
-            port: ports::keep(&folder.join("controller-port"))?,
-            process: None,
-        };
+        let mut controller =
+            Self { kubeconfig, log, port: ports::keep(&folder.join("controller-port"))?, process: None };
         controller.launch()?;
         Ok(controller)
     }
 
     /// Starts it, unless it runs.
     pub fn launch(&mut self) -> Result<()> {
-        if self
-            .process
-            .as_mut()
-            .is_some_and(|process| process.ended().is_none())
-        {
+        if self.process.as_mut().is_some_and(|process| process.ended().is_none()) {
             return Ok(());
         }
         self.launch_with(&[])
@@ -60,12 +52,7 @@ impl Controller {
             .arg(format!("127.0.0.1:{}", self.port))
             .env("KUBECONFIG", &self.kubeconfig)
             .envs(variables.iter().copied());
-        self.process = Some(Process::start(
-            Spawner::machine()?,
-            "holdfast-controller",
-            command,
-            &self.log,
-        )?);
+        self.process = Some(Process::start(Spawner::machine()?, "holdfast-controller", command, &self.log)?);
         Ok(())
     }
 

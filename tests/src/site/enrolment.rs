@@ -23,31 +23,21 @@ pub(super) async fn wait_ready(client: &Client, name: &str) -> Result<()> {
             return Ok(Look::NotYet("no HypervisorNode".to_owned()));
         };
         let conditions = node.status.map(|status| status.conditions).unwrap_or_default();
-        Ok(
-            match conditions.iter().find(|condition| condition.type_ == "Ready") {
-                Some(ready) if ready.status == "True" => Look::Done(()),
-                Some(ready) => Look::NotYet(format!("{}: {}", ready.reason, ready.message)),
-                None => Look::NotYet("no condition Ready".to_owned()),
-            },
-        )
+        Ok(match conditions.iter().find(|condition| condition.type_ == "Ready") {
+            Some(ready) if ready.status == "True" => Look::Done(()),
+            Some(ready) => Look::NotYet(format!("{}: {}", ready.reason, ready.message)),
+            None => Look::NotYet("no condition Ready".to_owned()),
+        })
     })
     .await
 }
 
 async fn approve_pending(client: &Client, node: &str) -> Result<()> {
     let requests: Api<NodeEnrolment> = Api::all(client.clone());
-    let all = requests
-        .list(&ListParams::default())
-        .await
-        .context("could not list enrolments")?;
+    let all = requests.list(&ListParams::default()).await.context("could not list enrolments")?;
     for request in all.items.iter().filter(|request| request.spec.node_name == node) {
-        if awaits_person(
-            &request
-                .status
-                .as_ref()
-                .map(|status| status.conditions.clone())
-                .unwrap_or_default(),
-        ) {
+        if awaits_person(&request.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default())
+        {
             approve(&requests, &request.name_any()).await?;
         }
     }
@@ -56,12 +46,9 @@ async fn approve_pending(client: &Client, node: &str) -> Result<()> {
 
 /// The controller says so in the condition Issued; before it has looked there is nothing to decide.
 fn awaits_person(conditions: &[Condition]) -> bool {
-    let decided = conditions
-        .iter()
-        .any(|condition| matches!(condition.type_.as_str(), "Approved" | "Rejected"));
-    let waits = conditions
-        .iter()
-        .any(|condition| condition.type_ == "Issued" && condition.status == "False");
+    let decided =
+        conditions.iter().any(|condition| matches!(condition.type_.as_str(), "Approved" | "Rejected"));
+    let waits = conditions.iter().any(|condition| condition.type_ == "Issued" && condition.status == "False");
     waits && !decided
 }
 
@@ -76,10 +63,6 @@ async fn approve(requests: &Api<NodeEnrolment>, name: &str) -> Result<()> {
         }]},
     });
     let parameters = PatchParams::apply("holdfast-site");
-    let outcome = requests
-        .patch_status(name, &parameters, &Patch::Apply(&approved))
-        .await;
-    outcome
-        .map(drop)
-        .with_context(|| format!("could not approve enrolment {name}"))
+    let outcome = requests.patch_status(name, &parameters, &Patch::Apply(&approved)).await;
+    outcome.map(drop).with_context(|| format!("could not approve enrolment {name}"))
 }

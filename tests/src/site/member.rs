@@ -36,16 +36,8 @@ impl Accelerator {
     /// KVM where the daemon's own proof succeeds, else emulation, said aloud.
     pub fn proved(progress: &Progress) -> Result<Self> {
         let mut proof = Command::new(peer::ours(DAEMON)?);
-        proof
-            .arg("prove-kvm")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        if proof
-            .status()
-            .context("could not run holdfast-node prove-kvm")?
-            .success()
-        {
+        proof.arg("prove-kvm").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if proof.status().context("could not run holdfast-node prove-kvm")?.success() {
             progress.say("KVM is proved: guests run on the processor");
             return Ok(Self::Kvm);
         }
@@ -84,12 +76,7 @@ impl Member {
         let api = host.add_link(API_PORT, &format!("{}:{}", setup.server.host, setup.server.port))?;
         let images = host.add_link(setup.image_port, &format!("127.0.0.1:{}", setup.image_port))?;
         write_configuration(&host, setup)?;
-        let mut member = Self {
-            host,
-            api,
-            images,
-            daemon: peer::ours(DAEMON)?,
-        };
+        let mut member = Self { host, api, images, daemon: peer::ours(DAEMON)? };
         member.start_daemon()?;
         Ok(member)
     }
@@ -172,11 +159,7 @@ fn write_configuration(host: &Host, setup: &Setup) -> Result<()> {
     let folder = host.outside(CONFIGURATION);
     files::create_folder(&folder)?;
     let server = setup.server.behind(API_PORT);
-    kubeconfig::write(
-        &folder.join("kubeconfig"),
-        &server,
-        &Login::Token(&setup.credential),
-    )?;
+    kubeconfig::write(&folder.join("kubeconfig"), &server, &Login::Token(&setup.credential))?;
     let node = json!({
         "nodeName": host.name(),
         "insecureDev": {"keyDir": "/var/lib/holdfast/keys"},
@@ -190,18 +173,11 @@ fn write_configuration(host: &Host, setup: &Setup) -> Result<()> {
     let text = serde_json::to_string_pretty(&node).context("could not write JSON")?;
     let file = folder.join("node.yaml");
     // A story or a user may have changed it for good reason.
-    if file.exists() {
-        Ok(())
-    } else {
-        files::write(&file, text)
-    }
+    if file.exists() { Ok(()) } else { files::write(&file, text) }
 }
 
 fn serial_logs(state: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(state)
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok);
+    let entries = std::fs::read_dir(state).into_iter().flatten().filter_map(Result::ok);
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.path();

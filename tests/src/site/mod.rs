@@ -61,12 +61,7 @@ impl Site {
         progress.say("the controller runs");
         let images = ImageServer::start_on(ports::keep(&layout.folder.join("image-port"))?).await?;
         let credential = install::install_credential(&client).await?;
-        let node = member::Setup {
-            server,
-            credential,
-            accelerator,
-            image_port: images.port(),
-        };
+        let node = member::Setup { server, credential, accelerator, image_port: images.port() };
         let members = start_members(layout, &node)?;
         progress.say("hosts are up, node daemons run; waiting for them to enrol");
         let site = Self {
