@@ -70,15 +70,11 @@ impl Error {
     /// When trying again can help.
     pub(crate) fn retry(&self) -> Retry {
         match self {
+            Self::Unfit { source, .. } => source.retry(),
             Self::Refused(_)
             | Self::DigestMismatch { .. }
             | Self::FormatDiffers { .. }
             | Self::TooLarge { .. } => Retry::OnChange,
-            Self::Unfit {
-                source: inspect::Error::Io(_),
-                ..
-            } => Retry::Later,
-            Self::Unfit { .. } => Retry::OnChange,
             Self::Interrupted { .. } | Self::Busy(_) => Retry::Soon,
             Self::Misled { .. }
             | Self::NotFound { .. }

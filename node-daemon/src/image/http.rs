@@ -92,7 +92,7 @@ async fn follow(
                 url = next.map_err(|why| Error::Misled {
                     url: shown(first),
                     why,
-                })?
+                })?;
             }
         }
     }
@@ -109,12 +109,15 @@ async fn ask(
     url: &Url,
     resume: Option<&Resume>,
 ) -> Result<Response, Error> {
-    check_url(rules.reach(), url).map_err(|why| match url == first {
-        true => Error::Refused(why),
-        false => Error::Misled {
-            url: shown(first),
-            why,
-        },
+    check_url(rules.reach(), url).map_err(|why| {
+        if url == first {
+            Error::Refused(why)
+        } else {
+            Error::Misled {
+                url: shown(first),
+                why,
+            }
+        }
     })?;
     // Compression on the way would change offsets and lengths.
     let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
@@ -304,13 +307,13 @@ impl Resolve for Resolver {
         let reach = self.0;
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            Ok(permitted(reach, &found)?)
+            Ok(permitted(reach, found)?)
         })
     }
 }
 
 /// One refused address among good ones refuses the name: an honest name never mixes them.
-fn permitted(reach: Reach, found: &[SocketAddr]) -> Result<Addrs, Refused> {
+fn permitted(reach: Reach, found: Vec<SocketAddr>) -> Result<Addrs, Refused> {
     found.iter().try_for_each(|address| reach.check(address.ip()))?;
-    Ok(Box::new(found.to_vec().into_iter()))
+    Ok(Box::new(found.into_iter()))
 }

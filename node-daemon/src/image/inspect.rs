@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::{Format, qcow2, raw};
+use crate::retry::Retry;
 
 /// What the check of an image found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,14 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// When trying again can help: the same bytes stay the same.
+    pub(crate) fn retry(&self) -> Retry {
+        match self {
+            Self::Io(_) => Retry::Later,
+            Self::Qcow2(_) | Self::Disguised(_) | Self::NotQcow2(_) | Self::Empty => Retry::OnChange,
+        }
+    }
+
     /// The condition's reason.
     pub(crate) fn reason(&self) -> &'static str {
         match self {

@@ -228,7 +228,7 @@ impl Image {
 
 fn make_dir(dir: &Path, mode: u32) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
-    let made =
-        fs::create_dir_all(dir).and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(mode)));
-    made.map_err(|source| Error::storage(dir, source))
+    let permissions = fs::Permissions::from_mode(mode);
+    let outcome = fs::create_dir_all(dir).and_then(|()| fs::set_permissions(dir, permissions));
+    outcome.map_err(|source| Error::storage(dir, source))
 }

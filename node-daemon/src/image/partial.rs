@@ -20,7 +20,7 @@ pub(super) struct Resume {
     pub(super) etag: String,
 }
 
-/// An ETag belongs to the URL it came from; another source starts anew.
+/// An `ETag` belongs to the URL it came from; another source starts anew.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Note {
@@ -93,7 +93,7 @@ impl Partial {
         })
     }
 
-    /// Empties the file for a transfer from the first byte, and notes how to resume it. Without a strong ETag
+    /// Empties the file for a transfer from the first byte, and notes how to resume it. Without a strong `ETag`
     /// (RFC 9110 section 13.1.5) there is no safe way to.
     pub(super) fn begin(&self, url: &str, etag: Option<&str>) -> io::Result<()> {
         self.file.set_len(0)?;

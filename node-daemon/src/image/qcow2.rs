@@ -83,7 +83,7 @@ struct Header {
     snapshots: u32,
     incompatible: u64,
     refcount_order: u32,
-    header_bytes: u32,
+    length: u32,
 }
 
 impl Header {
@@ -106,7 +106,7 @@ impl Header {
             snapshots: u32_at(start, 60)?,
             incompatible: if newer { u64_at(start, 72)? } else { 0 },
             refcount_order: if newer { u32_at(start, 96)? } else { 4 },
-            header_bytes: if newer { u32_at(start, 100)? } else { 72 },
+            length: if newer { u32_at(start, 100)? } else { 72 },
         })
     }
 
@@ -121,7 +121,7 @@ impl Header {
             return Err(Error::Malformed("its cluster size is outside 512 bytes to 2 MiB"));
         }
         let least = if self.version == 2 { 72 } else { 104 };
-        let header_bytes = u64::from(self.header_bytes);
+        let header_bytes = u64::from(self.length);
         if !(least..=self.cluster_bytes()).contains(&header_bytes) || !header_bytes.is_multiple_of(8) {
             return Err(Error::Malformed("its header length is impossible"));
         }
@@ -207,7 +207,7 @@ impl Header {
 fn check_extensions(start: &[u8], header: &Header) -> Result<(), Error> {
     let area_end = extension_area_end(header);
     let end = area_end.min(start.len());
-    let mut at = header.header_bytes as usize;
+    let mut at = header.length as usize;
     // A version 2 file may stop without an end marker, as may a file whose backing name follows at once.
     while at + 8 <= end {
         let (Some(kind), Some(bytes)) = (u32_at(start, at), u32_at(start, at + 4)) else {
@@ -217,11 +217,7 @@ fn check_extensions(start: &[u8], header: &Header) -> Result<(), Error> {
             EXTENSION_END => return Ok(()),
             EXTENSION_DATA_FILE => return Err(Error::Refused("names a file that keeps its data")),
             EXTENSION_ENCRYPTION => return Err(Error::Refused("is encrypted")),
-            _ => {
-                at = at
-                    .saturating_add(8)
-                    .saturating_add((bytes as usize).next_multiple_of(8))
-            }
+            _ => at = at.saturating_add(8 + (bytes as usize).next_multiple_of(8)),
         }
         if at > end {
             return Err(Error::Malformed("a header extension is longer than the header"));

@@ -168,7 +168,7 @@ fn tables_beyond_the_end_or_off_their_cluster_are_refused() {
 #[test]
 fn extensions_cannot_hide_a_data_file_behind_the_window() {
     let mut bytes = image(&["-o", "cluster_size=2M", "disk", "1M"]);
-    let filler = (WINDOW - 112 - 8) as u32;
+    let filler = u32::try_from(WINDOW - 112 - 8).unwrap();
     bytes[112..116].copy_from_slice(&0x1234_u32.to_be_bytes());
     bytes[116..120].copy_from_slice(&filler.to_be_bytes());
     bytes[WINDOW..WINDOW + 4].copy_from_slice(&EXTENSION_DATA_FILE.to_be_bytes());
