@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 
 use crate::peer;
+use crate::wait::{Look, wait_for};
 
 /// A guest that was made again has another host key under the same address, so nothing is remembered.
 const OPTIONS: [&str; 5] = [
@@ -44,6 +47,14 @@ impl Guest {
         let mut command = self.ssh(&["-o", "BatchMode=yes"])?;
         command.args(words).stdin(Stdio::null());
         command.output().context("could not run ssh")
+    }
+
+    /// Waits until the guest lets us in.
+    pub async fn wait_ssh(&self, limit: Duration) -> Result<()> {
+        wait_for(&format!("SSH on {}", self.address), limit, async || {
+            self.run(&["true"]).map(|_| Look::Done(()))
+        })
+        .await
     }
 
     /// Runs words in the guest that must succeed; returns what they printed.

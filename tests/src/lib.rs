@@ -21,6 +21,7 @@ pub mod image_server;
 pub mod install;
 pub mod kubeconfig;
 pub mod link;
+pub mod machine;
 pub mod peer;
 pub mod pki;
 pub mod ports;

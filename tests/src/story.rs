@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use futures::FutureExt;
+use holdfast_api::{SSHKey, VirtualMachineImage, VirtualMachineNetwork};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
@@ -18,11 +19,13 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{OnceCell, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::image_server::Behaviour;
 use crate::kubeconfig::{self, Login, Server};
+use crate::machine::{Blueprint, Machine};
 use crate::progress::Progress;
 use crate::site::{Layout, Site};
 use crate::wait::{Look, wait_for};
-use crate::{files, install, peer};
+use crate::{files, guest_image, install, peer};
 
 /// The account a story acts under.
 const EDITOR: &str = "editor";
@@ -76,6 +79,37 @@ impl Story<'_> {
         let object: K = serde_saphyr::from_str(text).context("the story's YAML does not parse")?;
         let created = self.api::<K>().create(&PostParams::default(), &object).await;
         created.with_context(|| format!("could not create the {}", K::kind(&())))
+    }
+
+    /// Serves a built guest image and creates the image object of the same name.
+    pub async fn offer_image(&self, name: &str) -> Result<VirtualMachineImage> {
+        let image = guest_image::find(name)?;
+        let url = self.site.images().serve(
+            &format!("{}/{name}.qcow2", self.namespace),
+            &image.file,
+            Behaviour::Good,
+        );
+        self.create(&format!(
+            "{{metadata: {{name: {name}}}, spec: {{source: {{http: {{url: '{url}'}}}}, digest: '{}', format: qcow2}}}}",
+            image.digest
+        ))
+        .await
+    }
+
+    /// Creates the NAT network `default`, with a subnet from the node's pool.
+    pub async fn offer_network(&self) -> Result<VirtualMachineNetwork> {
+        self.create("{metadata: {name: default}, spec: {nat: {}}}").await
+    }
+
+    /// Creates the key `site`, whose private half the harness logs in with.
+    pub async fn offer_key(&self) -> Result<SSHKey> {
+        let public = files::read(&self.site.ssh_key()?.with_extension("pub"))?;
+        self.create(&format!("{{metadata: {{name: site}}, spec: {{publicKey: '{}'}}}}", public.trim())).await
+    }
+
+    /// Creates a virtual machine.
+    pub async fn machine(&self, blueprint: &Blueprint) -> Result<Machine<'_>> {
+        Machine::create(self, blueprint).await
     }
 
     /// Looks at an object again and again until the story is content with it.

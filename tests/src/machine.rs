@@ -1,0 +1,242 @@
+//! Virtual machines in stories: a blueprint that reads as prose, and the machine made from it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use holdfast_api::VirtualMachine;
+use holdfast_api::virtual_machine::VirtualMachineStatus;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::files;
+use crate::guest::{Guest, init_pid};
+use crate::story::Story;
+use crate::wait::{Look, wait_for};
+
+/// Several times what a tiny guest takes to boot on two busy cores without KVM.
+pub const SOON: Duration = Duration::from_secs(120);
+/// Several times what Debian with its cloud-init takes there.
+pub const LATER: Duration = Duration::from_secs(420);
+
+/// What a story wants a virtual machine to be.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    name: String,
+    spec: Value,
+}
+
+/// One processor, 128 MiB and the tiny guest, which boots in seconds; on the story's network `default`.
+pub fn tiny(name: &str) -> Blueprint {
+    let spec = json!({
+        "cpu": 1,
+        "memory": "128Mi",
+        "firmware": "BIOS",
+        "terminationGracePeriodSeconds": 30,
+        "disks": [{"name": "root", "size": "64Mi", "image": {"name": "tiny"}}],
+        "interfaces": [{"name": "lan", "network": {"name": "default"}}],
+    });
+    Blueprint { name: name.to_owned(), spec }
+}
+
+/// Two processors, 1 GiB and Debian with its own cloud-init; on the story's network `default`.
+pub fn debian(name: &str) -> Blueprint {
+    let spec = json!({
+        "cpu": 2,
+        "memory": "1Gi",
+        "disks": [{"name": "root", "size": "4Gi", "image": {"name": "debian"}}],
+        "interfaces": [{"name": "lan", "network": {"name": "default"}}],
+    });
+    Blueprint { name: name.to_owned(), spec }
+}
+
+impl Blueprint {
+    /// Sets a field of the spec, whatever it is.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.spec[field] = value.into();
+        self
+    }
+
+    /// Sets a field of `spec.cloudInit`.
+    #[must_use]
+    pub fn cloud_init(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.spec["cloudInit"][field] = value.into();
+        self
+    }
+
+    /// Tells the tiny guest what to do, in its own verbs (images/README.md), such as `poweroff-after=5`.
+    #[must_use]
+    pub fn that(self, verbs: &str) -> Self {
+        self.cloud_init("userData", format!("#tiny: {verbs}\n"))
+    }
+
+    /// Binds it to a host.
+    #[must_use]
+    pub fn on(self, node: &str) -> Self {
+        self.with("placement", json!({ "nodeName": node }))
+    }
+
+    /// The whole object.
+    pub fn object(&self) -> Value {
+        json!({
+            "apiVersion": "holdfast.dev/v1alpha1",
+            "kind": "VirtualMachine",
+            "metadata": {"name": self.name},
+            "spec": self.spec,
+        })
+    }
+}
+
+/// A virtual machine of a story.
+pub struct Machine<'a> {
+    story: &'a Story<'a>,
+    name: String,
+    uid: String,
+}
+
+impl<'a> Machine<'a> {
+    /// Creates it, as the story's editor.
+    pub async fn create(story: &'a Story<'a>, blueprint: &Blueprint) -> Result<Self> {
+        let object =
+            serde_json::from_value(blueprint.object()).context("the blueprint is no VirtualMachine")?;
+        let machines: Api<VirtualMachine> = story.api();
+        let created = machines.create(&PostParams::default(), &object).await;
+        let created = created.with_context(|| format!("could not create {}", blueprint.name))?;
+        Ok(Self { story, name: blueprint.name.clone(), uid: created.uid().context("the object has no UID")? })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its UID, which is the domain's UUID.
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    fn api(&self) -> Api<VirtualMachine> {
+        self.story.api()
+    }
+
+    /// The object as it is now.
+    pub async fn object(&self) -> Result<VirtualMachine> {
+        self.api().get(&self.name).await.with_context(|| format!("could not read {}", self.name))
+    }
+
+    /// Its status as it is now.
+    pub async fn status(&self) -> Result<VirtualMachineStatus> {
+        Ok(self.object().await?.status.unwrap_or_default())
+    }
+
+    /// Changes its spec by a merge patch, as the editor.
+    pub async fn change(&self, spec: Value) -> Result<()> {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        let outcome = self.api().patch(&self.name, &PatchParams::default(), &patch).await;
+        outcome.map(drop).with_context(|| format!("could not change {}", self.name))
+    }
+
+    /// Asks for its deletion.
+    pub async fn delete(&self) -> Result<()> {
+        let outcome = self.api().delete(&self.name, &DeleteParams::default()).await;
+        outcome.map(drop).with_context(|| format!("could not delete {}", self.name))
+    }
+
+    /// Waits until the object is gone.
+    pub async fn wait_gone(&self, limit: Duration) -> Result<()> {
+        self.story.wait_gone::<VirtualMachine>(&self.name, limit).await
+    }
+
+    /// Waits until a condition of the current generation has this status; returns its reason.
+    pub async fn wait_condition(&self, kind: &str, status: &str, limit: Duration) -> Result<String> {
+        self.wait(&format!("{kind}={status}"), limit, |machine| {
+            let generation = machine.metadata.generation.unwrap_or_default();
+            let conditions = machine.status.iter().flat_map(|status| &status.conditions);
+            match conditions.into_iter().find(|condition| condition.type_ == kind) {
+                None => Look::NotYet(format!("no condition {kind}")),
+                Some(found) if found.observed_generation.is_some_and(|seen| seen < generation) => {
+                    Look::NotYet(format!("{kind} is of an older generation"))
+                }
+                Some(found) if found.status == status => Look::Done(found.reason.clone()),
+                Some(found) => Look::NotYet(format!("{}: {} {}", found.status, found.reason, found.message)),
+            }
+        })
+        .await
+    }
+
+    /// Waits until the story is content with the object.
+    pub async fn wait<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        judge: impl FnMut(&VirtualMachine) -> Look<T>,
+    ) -> Result<T> {
+        self.story.wait::<VirtualMachine, T>(what, &self.name, limit, judge).await
+    }
+
+    /// The host that holds it.
+    pub async fn node(&self) -> Result<String> {
+        let node = self.status().await?.node_name;
+        if node.is_empty() { Err(anyhow!("{} is on no node", self.name)) } else { Ok(node) }
+    }
+
+    /// The state of its domain, as libvirt says; an error when there is no such domain.
+    pub async fn domain_state(&self) -> Result<String> {
+        let node = self.node().await?;
+        let mut member = self.story.site.member(&node).await?;
+        Ok(member.host().virsh(&["domstate", &self.uid])?.trim().to_owned())
+    }
+
+    /// The process id of its QEMU inside its host; none while it is off.
+    pub async fn qemu(&self) -> Result<Option<String>> {
+        let node = self.node().await?;
+        let mut member = self.story.site.member(&node).await?;
+        let found =
+            member.host().output(&["pgrep", "--full", &format!("qemu-system.* -uuid {}", self.uid)])?;
+        let text = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+        Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// Kills its QEMU as a crash would.
+    pub async fn crash(&self) -> Result<()> {
+        let pid = self.qemu().await?.with_context(|| format!("{} has no QEMU to kill", self.name))?;
+        let node = self.node().await?;
+        let mut member = self.story.site.member(&node).await?;
+        member.host().run(&["kill", "-9", &pid]).map(drop)
+    }
+
+    /// What the guest has written to its serial console.
+    pub async fn serial(&self) -> Result<String> {
+        let node = self.node().await?;
+        let mut member = self.story.site.member(&node).await?;
+        files::read(&member.host().outside(&format!("/var/lib/holdfast/vms/{}/serial.log", self.uid)))
+    }
+
+    /// Waits until the guest has written `text` so many times.
+    pub async fn wait_serial(&self, text: &str, times: usize, limit: Duration) -> Result<()> {
+        wait_for(&format!("{times} times {text:?} from {}", self.name), limit, async || {
+            let written = self.serial().await?;
+            let seen = written.matches(text).count();
+            let last = written.lines().next_back().unwrap_or_default();
+            Ok(if seen >= times {
+                Look::Done(())
+            } else {
+                Look::NotYet(format!("{seen} times; last line {last:?}"))
+            })
+        })
+        .await
+    }
+
+    /// A way in by SSH with the site's key.
+    pub async fn guest(&self, user: &str) -> Result<Guest> {
+        let status = self.status().await?;
+        let Some(address) = status.addresses.first() else { bail!("{} has no address", self.name) };
+        Ok(Guest {
+            init_pid: init_pid(&self.story.site.folder().join("hosts").join(&status.node_name))?,
+            address: address.ip.clone(),
+            user: user.to_owned(),
+            key: self.story.site.ssh_key()?,
+        })
+    }
+}
