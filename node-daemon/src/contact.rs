@@ -67,14 +67,8 @@ mod tests {
         let start = Instant::now();
         let later = start + Duration::from_secs(10);
         let away = Contact::Reachable.after(Attempt::NoAnswer, start);
-        assert_eq!(
-            away.after(Attempt::NoAnswer, later),
-            Contact::Away { since: start }
-        );
-        assert_eq!(
-            away.after(Attempt::Refused, later),
-            Contact::Refused { since: later }
-        );
+        assert_eq!(away.after(Attempt::NoAnswer, later), Contact::Away { since: start });
+        assert_eq!(away.after(Attempt::Refused, later), Contact::Refused { since: later });
         assert_eq!(away.after(Attempt::Accepted, later), Contact::Reachable);
     }
 }

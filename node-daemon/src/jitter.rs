@@ -19,10 +19,7 @@ pub(crate) fn within(bound: Duration) -> Duration {
 pub(crate) fn suffix() -> String {
     let mut bytes = [0u8; 8];
     fill(&mut bytes);
-    bytes
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(byte % 31)]))
-        .collect()
+    bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 31)])).collect()
 }
 
 fn random_byte() -> u8 {
@@ -56,10 +53,6 @@ mod tests {
     fn a_suffix_may_stand_at_the_end_of_a_name() {
         let suffix = suffix();
         assert_eq!(suffix.len(), 8);
-        assert!(
-            suffix
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        );
+        assert!(suffix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
     }
 }

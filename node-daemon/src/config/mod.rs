@@ -142,10 +142,7 @@ pub(crate) struct Reserved {
 
 impl Default for Reserved {
     fn default() -> Self {
-        Self {
-            memory: Size::mib(512),
-            storage: Size::gib(4),
-        }
+        Self { memory: Size::mib(512), storage: Size::gib(4) }
     }
 }
 
@@ -197,7 +194,8 @@ fn default_libvirt_uri() -> String {
     "qemu:///system".to_owned()
 }
 
-fn default_emulator() -> PathBuf {
+/// QEMU as the distribution installs it for this processor.
+pub(crate) fn default_emulator() -> PathBuf {
     format!("/usr/bin/qemu-system-{}", std::env::consts::ARCH).into()
 }
 
@@ -207,14 +205,9 @@ fn default_disk_factor() -> f64 {
 
 /// Reads and checks the file.
 pub(crate) fn load(path: &Path) -> Result<Config, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    parse(&text).map_err(|reason| Error::Refused {
-        path: path.to_owned(),
-        reason,
-    })
+    let text =
+        std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    parse(&text).map_err(|reason| Error::Refused { path: path.to_owned(), reason })
 }
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -233,10 +226,7 @@ fn check(config: &Config) -> Result<(), String> {
         );
     }
     if !(1.0..=100.0).contains(&config.disk_factor) {
-        return Err(format!(
-            "diskFactor is {}: write a number from 1 to 100",
-            config.disk_factor
-        ));
+        return Err(format!("diskFactor is {}: write a number from 1 to 100", config.disk_factor));
     }
     if config.libvirt_uri.is_empty() || config.libvirt_uri.contains(char::is_control) {
         return Err("libvirtUri is not a connection string: write one such as qemu:///system".to_owned());
@@ -245,24 +235,14 @@ fn check(config: &Config) -> Result<(), String> {
 }
 
 fn absolute_paths(config: &Config) -> Result<(), String> {
-    let key_dir = config
-        .insecure_dev
-        .iter()
-        .map(|dev| ("insecureDev.keyDir", &dev.key_dir));
-    let roots = config
-        .image_sources
-        .file_roots
-        .iter()
-        .map(|root| ("imageSources.fileRoots", root));
-    let relative = [
-        ("kubeconfig", &config.kubeconfig),
-        ("stateDir", &config.state_dir),
-        ("emulator", &config.emulator),
-    ]
-    .into_iter()
-    .chain(key_dir)
-    .chain(roots)
-    .find(|(_, path)| !path.is_absolute());
+    let key_dir = config.insecure_dev.iter().map(|dev| ("insecureDev.keyDir", &dev.key_dir));
+    let roots = config.image_sources.file_roots.iter().map(|root| ("imageSources.fileRoots", root));
+    let relative =
+        [("kubeconfig", &config.kubeconfig), ("stateDir", &config.state_dir), ("emulator", &config.emulator)]
+            .into_iter()
+            .chain(key_dir)
+            .chain(roots)
+            .find(|(_, path)| !path.is_absolute());
     match relative {
         Some((key, path)) => Err(format!("{key} is {}: write an absolute path", path.display())),
         None => Ok(()),

@@ -15,11 +15,8 @@ fn the_example_says_what_the_defaults_are() {
 #[test]
 fn the_example_documents_every_key() {
     // Each commented key of the example, taken out of its comment, still parses.
-    let all: String = EXAMPLE
-        .lines()
-        .map(|line| line.strip_prefix("#: ").unwrap_or(line))
-        .collect::<Vec<_>>()
-        .join("\n");
+    let all: String =
+        EXAMPLE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line)).collect::<Vec<_>>().join("\n");
     assert_eq!(parse(&all).unwrap(), parse(LEAST).unwrap());
 }
 
@@ -32,10 +29,7 @@ fn an_unknown_key_is_named() {
         ("log: {colour: true}", "colour"),
     ] {
         let refused = refusal(lines);
-        assert!(
-            refused.contains("unknown field") && refused.contains(key),
-            "{refused}"
-        );
+        assert!(refused.contains("unknown field") && refused.contains(key), "{refused}");
         assert!(!refused.contains('\n'), "one sentence: {refused}");
     }
 }
@@ -64,10 +58,7 @@ fn a_node_name_the_api_would_refuse_is_refused_here() {
     for name in ["", "Edge", "edge_1", "-edge", "edge-", &"e".repeat(41)] {
         assert!(NodeName::try_from(name.to_owned()).is_err(), "{name}");
     }
-    assert_eq!(
-        NodeName::try_from("edge-1".to_owned()).unwrap().as_str(),
-        "edge-1"
-    );
+    assert_eq!(NodeName::try_from("edge-1".to_owned()).unwrap().as_str(), "edge-1");
 }
 
 #[test]

@@ -67,10 +67,7 @@ impl TryFrom<String> for Size {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        Quantity(text)
-            .bytes()
-            .map(Self)
-            .map_err(|refused| refused.to_string())
+        Quantity(text).bytes().map(Self).map_err(|refused| refused.to_string())
     }
 }
 
@@ -97,9 +94,7 @@ impl TryFrom<u32> for Seconds {
     fn try_from(count: u32) -> Result<Self, String> {
         match count {
             1..=86_400 => Ok(Self(count)),
-            _ => Err(format!(
-                "{count} is no time-out: write whole seconds from 1 to 86400"
-            )),
+            _ => Err(format!("{count} is no time-out: write whole seconds from 1 to 86400")),
         }
     }
 }
@@ -116,10 +111,7 @@ pub(crate) struct Pool {
 
 impl Default for Pool {
     fn default() -> Self {
-        Self {
-            network: Ipv4Addr::new(10, 88, 0, 0),
-            prefix: 16,
-        }
+        Self { network: Ipv4Addr::new(10, 88, 0, 0), prefix: 16 }
     }
 }
 

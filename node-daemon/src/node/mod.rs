@@ -1,8 +1,22 @@
 //! The node itself in the API: its Lease (liveness) and the node's half of its `HypervisorNode`.
+//!
+//! ```text
+//! Holdings (vm driver) ─┐
+//! Proof (accelerator)  ─┼─► report: pure status ─► applied when it differs, at most every 2 s
+//! Facts (host)         ─┘
+//! HypervisorNode.spec  ───► Wishes (discard, prefetch) ─► vm driver
+//! ```
+
+pub(crate) mod facts;
+pub(crate) mod lease;
+pub(crate) mod report;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use holdfast_api::node::{CachedImage, Orphan};
+use holdfast_api::HypervisorNode;
+use holdfast_api::node::{CachedImage, Orphan, PrefetchImage};
+use tokio::sync::watch;
 
 /// What the node holds, handed in by the vm driver after each pass that changed something.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,4 +38,37 @@ pub(crate) struct HypervisorVersions {
     pub(crate) libvirt: String,
     /// Of the hypervisor, such as QEMU 10.0.2.
     pub(crate) hypervisor: String,
+}
+
+/// What people and the controller ask of this node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Wishes {
+    /// UIDs of orphans to destroy; a person wrote them.
+    pub(crate) discard: BTreeSet<String>,
+    /// Images to fetch ahead.
+    pub(crate) prefetch: Vec<PrefetchImage>,
+}
+
+/// Offers the wishes of the own object; those seen last stay while the object cannot be read.
+pub(crate) async fn follow_wishes(
+    mut own: watch::Receiver<Option<Arc<HypervisorNode>>>,
+    wishes: watch::Sender<Wishes>,
+) {
+    loop {
+        if let Some(node) = own.borrow_and_update().as_deref() {
+            let new = wished(node);
+            wishes.send_if_modified(|old| {
+                let changed = *old != new;
+                *old = new;
+                changed
+            });
+        }
+        if own.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn wished(node: &HypervisorNode) -> Wishes {
+    Wishes { discard: node.spec.discard.iter().cloned().collect(), prefetch: node.spec.prefetch.clone() }
 }

@@ -49,15 +49,7 @@ impl Objects {
             action: reason.to_owned(),
             secondary: None,
         };
-        if self
-            .0
-            .notes
-            .try_send(Note {
-                vm: vm.clone(),
-                event,
-            })
-            .is_err()
-        {
+        if self.0.notes.try_send(Note { vm: vm.clone(), event }).is_err() {
             debug!(reason, "event dropped: too many wait for the API");
         }
     }
@@ -68,11 +60,7 @@ pub(super) async fn publish(objects: &Objects, mut queue: mpsc::Receiver<Note>) 
     let mut session = objects.0.session.clone();
     let mut note = None;
     loop {
-        let Ok(client) = session
-            .wait_for(Option::is_some)
-            .await
-            .map(|client| client.clone())
-        else {
+        let Ok(client) = session.wait_for(Option::is_some).await.map(|client| client.clone()) else {
             return;
         };
         let Some(client) = client else { continue };
@@ -98,13 +86,7 @@ async fn take(kept: &mut Option<Note>, queue: &mut mpsc::Receiver<Note>) -> Opti
 
 fn recorder(client: Client, objects: &Objects) -> Recorder {
     let instance = Some(objects.0.node.to_string());
-    Recorder::new(
-        client,
-        Reporter {
-            controller: names::NODE_DAEMON.to_owned(),
-            instance,
-        },
-    )
+    Recorder::new(client, Reporter { controller: names::NODE_DAEMON.to_owned(), instance })
 }
 
 /// Gives the note back when the API did not answer; what it refuses is dropped.
@@ -121,8 +103,5 @@ async fn send(recorder: &Recorder, note: Note) -> Option<Note> {
 }
 
 fn shortened(note: &str) -> String {
-    note.char_indices()
-        .take_while(|(at, c)| at + c.len_utf8() <= LONGEST_NOTE)
-        .map(|(_, c)| c)
-        .collect()
+    note.char_indices().take_while(|(at, c)| at + c.len_utf8() <= LONGEST_NOTE).map(|(_, c)| c).collect()
 }

@@ -39,11 +39,7 @@ pub(super) async fn follow<K>(
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let place = Place {
-        shelf,
-        namespace,
-        announce,
-    };
+    let place = Place { shelf, namespace, announce };
     loop {
         // The time-out is the resync: the stream itself never ends.
         let watched = place.watch_once(api.clone(), asked.clone());

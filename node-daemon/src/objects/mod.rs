@@ -94,9 +94,7 @@ impl Objects {
 
     /// The virtual machine with this UID, if it was seen bound to this node.
     pub(crate) fn virtual_machine(&self, uid: &str) -> Option<Arc<VirtualMachine>> {
-        self.0
-            .virtual_machines
-            .find(|vm| vm.metadata.uid.as_deref() == Some(uid))
+        self.0.virtual_machines.find(|vm| vm.metadata.uid.as_deref() == Some(uid))
     }
 
     /// All virtual machines seen bound to this node.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::Secret as SecretObject;
 use kube::Api;
 
 use super::{Lookup, Objects};
 use crate::retry::Retry;
+use crate::secret::Secret;
 
 /// Bound of one read.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,10 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) enum Error {
     /// The API did not answer, or the node is not enrolled.
     #[error("could not reach the API to read Secret {secret}")]
-    Away {
-        secret: String,
-        source: Option<kube::Error>,
-    },
+    Away { secret: String, source: Option<kube::Error> },
     /// The API refused; the right follows the placement and may come a moment later, or was withdrawn.
     #[error("the API does not let this node read Secret {secret}")]
     Refused { secret: String, source: kube::Error },
@@ -42,14 +39,8 @@ pub(crate) struct KeptSecret {
     pub(crate) uid: String,
     /// Version of the object.
     pub(crate) resource_version: String,
-    data: BTreeMap<String, ByteString>,
-}
-
-impl KeptSecret {
-    /// The bytes under a key, taken out.
-    pub(crate) fn take(&mut self, key: &str) -> Option<Vec<u8>> {
-        self.data.remove(key).map(|bytes| bytes.0)
-    }
+    /// Its bytes by key.
+    pub(crate) data: BTreeMap<String, Secret<Vec<u8>>>,
 }
 
 impl Objects {
@@ -57,11 +48,8 @@ impl Objects {
     pub(crate) async fn secret(&self, namespace: &str, name: &str) -> Result<Lookup<KeptSecret>, Error> {
         let secret = format!("{namespace}/{name}");
         let client = self.0.session.borrow().clone();
-        let client = client.ok_or_else(|| Error::Away {
-            secret: secret.clone(),
-            source: None,
-        })?;
-        let api = Api::<Secret>::namespaced(client, namespace);
+        let client = client.ok_or_else(|| Error::Away { secret: secret.clone(), source: None })?;
+        let api = Api::<SecretObject>::namespaced(client, namespace);
         match tokio::time::timeout(TIMEOUT, api.get_opt(name)).await {
             Ok(Ok(Some(found))) => Ok(Lookup::Found(kept(found))),
             Ok(Ok(None)) => Ok(Lookup::Missing),
@@ -71,20 +59,18 @@ impl Objects {
     }
 }
 
-fn kept(secret: Secret) -> KeptSecret {
+fn kept(secret: SecretObject) -> KeptSecret {
+    let data = secret.data.unwrap_or_default();
     KeptSecret {
         uid: secret.metadata.uid.unwrap_or_default(),
         resource_version: secret.metadata.resource_version.unwrap_or_default(),
-        data: secret.data.unwrap_or_default(),
+        data: data.into_iter().map(|(key, bytes)| (key, Secret::new(bytes.0))).collect(),
     }
 }
 
 fn failure(secret: String, source: kube::Error) -> Error {
     match &source {
         kube::Error::Api(status) if matches!(status.code, 401 | 403) => Error::Refused { secret, source },
-        _ => Error::Away {
-            secret,
-            source: Some(source),
-        },
+        _ => Error::Away { secret, source: Some(source) },
     }
 }

@@ -85,11 +85,7 @@ fn adjust(
     for namespace in served {
         watches.entry(namespace.clone()).or_insert_with(|| {
             info!(namespace, "serving a namespace");
-            AbortOnDropHandle::new(tokio::spawn(serve(
-                objects.clone(),
-                client.clone(),
-                namespace.clone(),
-            )))
+            AbortOnDropHandle::new(tokio::spawn(serve(objects.clone(), client.clone(), namespace.clone())))
         });
     }
 }
@@ -111,14 +107,9 @@ async fn serve(objects: Objects, client: Client, namespace: String) {
     let bound_here = config().fields(&format!("status.nodeName={}", inner.node));
     let vms = Api::<VirtualMachine>::namespaced(client.clone(), &namespace);
     tokio::join!(
-        follow(
-            vms,
-            bound_here,
-            (&inner.virtual_machines, &namespace),
-            |before, after| {
-                objects.announce(before, after);
-            }
-        ),
+        follow(vms, bound_here, (&inner.virtual_machines, &namespace), |before, after| {
+            objects.announce(before, after);
+        }),
         referred::<VirtualMachineImage>(&client, (&inner.images, &namespace), &inner.changes),
         referred::<VirtualMachineNetwork>(&client, (&inner.networks, &namespace), &inner.changes),
         referred::<SSHKey>(&client, (&inner.ssh_keys, &namespace), &inner.changes),

@@ -22,11 +22,7 @@ struct Section<K> {
 
 impl<K> Default for Section<K> {
     fn default() -> Self {
-        Self {
-            items: HashMap::new(),
-            listed: false,
-            failed: None,
-        }
+        Self { items: HashMap::new(), listed: false, failed: None }
     }
 }
 
@@ -43,23 +39,13 @@ impl<K: ResourceExt> Shelf<K> {
     /// The first object that satisfies the predicate.
     pub(super) fn find(&self, wanted: impl Fn(&K) -> bool) -> Option<Arc<K>> {
         self.read(|sections| {
-            sections
-                .values()
-                .flat_map(|s| s.items.values())
-                .find(|item| wanted(item))
-                .cloned()
+            sections.values().flat_map(|s| s.items.values()).find(|item| wanted(item)).cloned()
         })
     }
 
     /// Every object.
     pub(super) fn all(&self) -> Vec<Arc<K>> {
-        self.read(|sections| {
-            sections
-                .values()
-                .flat_map(|s| s.items.values())
-                .cloned()
-                .collect()
-        })
+        self.read(|sections| sections.values().flat_map(|s| s.items.values()).cloned().collect())
     }
 
     /// What is known of one name; `current` says whether the API answers.
@@ -92,10 +78,7 @@ impl<K: ResourceExt> Shelf<K> {
     /// A newer version of an object that is here; one that has left in the meantime stays away.
     pub(super) fn refresh(&self, item: Arc<K>) {
         self.write(&item.namespace().unwrap_or_default(), |section| {
-            let held = section
-                .items
-                .get_mut(&item.name_any())
-                .filter(|held| held.uid() == item.uid());
+            let held = section.items.get_mut(&item.name_any()).filter(|held| held.uid() == item.uid());
             if let Some(held) = held {
                 *held = item;
             }
@@ -123,10 +106,7 @@ impl<K: ResourceExt> Shelf<K> {
 
     /// The node no longer serves the namespace.
     pub(super) fn drop_namespace(&self, namespace: &str) {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(namespace);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(namespace);
     }
 
     fn read<T>(&self, look: impl FnOnce(&HashMap<String, Section<K>>) -> T) -> T {

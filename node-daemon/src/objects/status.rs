@@ -91,12 +91,8 @@ impl Objects {
         resource_version: Option<String>,
     ) -> Result<(), Error> {
         let name = full_name(vm);
-        let client = self
-            .0
-            .session
-            .borrow()
-            .clone()
-            .ok_or_else(|| Error::NotEnrolled { vm: name.clone() })?;
+        let client =
+            self.0.session.borrow().clone().ok_or_else(|| Error::NotEnrolled { vm: name.clone() })?;
         let api = Api::<VirtualMachine>::namespaced(client, &vm.namespace().unwrap_or_default());
         let (parameters, patch) = request(vm, &wanted, resource_version);
         let object = vm.name_any();
@@ -105,10 +101,7 @@ impl Objects {
             Ok(Ok(answer)) => self.remember(answer, wanted),
             Ok(Err(source)) => return Err(failure(name, source)),
             Err(_) => {
-                return Err(Error::Away {
-                    vm: name,
-                    source: None,
-                });
+                return Err(Error::Away { vm: name, source: None });
             }
         }
         Ok(())
@@ -117,10 +110,7 @@ impl Objects {
     fn remember(&self, mut answer: VirtualMachine, wanted: VirtualMachineStatus) {
         strip(&mut answer);
         let uid = answer.metadata.uid.clone().unwrap_or_default();
-        let record = Record {
-            status: wanted,
-            resource_version: answer.resource_version(),
-        };
+        let record = Record { status: wanted, resource_version: answer.resource_version() };
         let held: Vec<_> = self.virtual_machines();
         self.0.written.insert(uid, record, &held);
         self.0.virtual_machines.refresh(Arc::new(answer));
@@ -160,10 +150,7 @@ fn failure(vm: String, source: kube::Error) -> Error {
     match &source {
         kube::Error::Api(status) if matches!(status.code, 404 | 409) => Error::Stale { vm, source },
         kube::Error::Api(status) if status.code < 500 && status.code != 429 => Error::Refused { vm, source },
-        _ => Error::Away {
-            vm,
-            source: Some(source),
-        },
+        _ => Error::Away { vm, source: Some(source) },
     }
 }
 
@@ -182,9 +169,7 @@ impl Written {
 
     fn is_echo(&self, uid: &str, after: Option<&VirtualMachine>) -> bool {
         let records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = records
-            .get(uid)
-            .and_then(|record| record.resource_version.clone());
+        let written = records.get(uid).and_then(|record| record.resource_version.clone());
         written.is_some() && after.is_some_and(|vm| vm.resource_version() == written)
     }
 }
@@ -201,19 +186,14 @@ fn decide(record: Option<&Record>, observed: &VirtualMachine, wanted: &VirtualMa
     if same(&record.status, wanted) && record.resource_version == observed.resource_version() {
         return Decision::Nothing;
     }
-    if same(&record.status, &current) {
-        Decision::Apply
-    } else {
-        Decision::TakeOver
-    }
+    if same(&record.status, &current) { Decision::Apply } else { Decision::TakeOver }
 }
 
 /// The fields the node owns.
 fn node_half(status: &VirtualMachineStatus) -> VirtualMachineStatus {
     let mut half = status.clone();
     half.node_name.clear();
-    half.conditions
-        .retain(|condition| condition.type_ != condition::SCHEDULED);
+    half.conditions.retain(|condition| condition.type_ != condition::SCHEDULED);
     half
 }
 

@@ -1,0 +1,158 @@
+//! The wiring: every loop of the daemon is started here and knows the others only through channels.
+//!
+//! ```text
+//!   enrol ──Session──► lease ──Contact──► objects, report, enrol
+//!                      objects ◄──────► vm driver ──Holdings──► report
+//!                      accelerator ──Proof──► vm driver, report
+//! ```
+//!
+//! Nothing here waits for the API, for libvirt or for the proof: each loop reports what it cannot reach and goes on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tracing::{info, warn};
+
+use crate::accelerator::{self, Proof};
+use crate::config::Config;
+use crate::contact::Contact;
+use crate::enrol::Enroller;
+use crate::health::{Health, Pulse};
+use crate::identity::{self, Identity};
+use crate::node::report::Reporter;
+use crate::node::{self, Holdings, Wishes, facts, lease};
+use crate::objects::Objects;
+use crate::supervisor::{self, Supervisor};
+
+/// Why the daemon ended though nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The state folder cannot be made.
+    #[error("could not make the state folder {}", path.display())]
+    StateDir { path: PathBuf, source: std::io::Error },
+    /// There is no usable identity key.
+    #[error("the node has no identity")]
+    Identity { source: identity::Error },
+    /// The host's size cannot be read.
+    #[error("could not measure this host")]
+    Facts { source: facts::Error },
+    /// The system gave no signal handler.
+    #[error("could not listen for the signal to end")]
+    Signal { source: std::io::Error },
+    /// A loop ended or panicked: nothing of it is left to repair, the next start recovers.
+    #[error("a part of the daemon ended by itself")]
+    Part { source: Option<JoinError> },
+}
+
+/// The vm driver looks at everything at least every 45 s (30 s, spread); one pass late is still no hang.
+const PASS: Duration = Duration::from_secs(120);
+
+/// The configuration says `insecureDev`, or it would have been refused.
+fn key_dir(config: &Config) -> PathBuf {
+    config.insecure_dev.as_ref().map(|dev| dev.key_dir.clone()).unwrap_or_default()
+}
+
+/// Runs until SIGTERM or SIGINT. Guests are never touched by the end of the daemon.
+pub(crate) async fn run(config: Config) -> Result<(), Error> {
+    std::fs::create_dir_all(&config.state_dir)
+        .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
+    let identity = Identity::open(&key_dir(&config)).map_err(|source| Error::Identity { source })?;
+    let facts = facts::read(&config).map_err(|source| Error::Facts { source })?;
+    info!(node = %config.node_name, version = env!("CARGO_PKG_VERSION"), "starting");
+    warn!(keys = %key_dir(&config).display(), "insecureDev: the identity key of this node lies in a file that can be copied");
+    let mut parts = start(config, identity, facts);
+    let ended = tokio::select! {
+        asked = asked_to_end() => asked,
+        ended = parts.join_next() => Err(Error::Part { source: ended.and_then(Result::err) }),
+    };
+    supervisor::stopping();
+    ended
+}
+
+fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()> {
+    let mut parts = JoinSet::new();
+    let node = config.node_name.clone();
+    let session = watch::Sender::new(None);
+    let contact = watch::Sender::new(Contact::Never);
+    let proof = watch::Sender::new(Proof::Pending);
+    let holdings = watch::Sender::new(None::<Holdings>);
+    let wishes = watch::Sender::new(Wishes::default());
+    let health = Health::default();
+
+    let (objects, serving) = Objects::new(node.clone(), session.subscribe(), contact.subscribe());
+    let reporter = Reporter {
+        node: node.clone(),
+        session: session.subscribe(),
+        contact: contact.subscribe(),
+        own: objects.own(),
+        facts,
+        accelerator: config.accelerator,
+        proof: proof.subscribe(),
+        holdings: holdings.subscribe(),
+    };
+    let supervisor = Supervisor {
+        health: health.clone(),
+        contact: contact.subscribe(),
+        proof: proof.subscribe(),
+        holdings: holdings.subscribe(),
+    };
+    let driver = Driver {
+        objects: objects.clone(),
+        proof: proof.subscribe(),
+        wishes: wishes.subscribe(),
+        holdings,
+        pulse: health.pulse("virtual machines", PASS),
+        config: config.clone(),
+    };
+    parts.spawn(serving);
+    parts.spawn(reporter.run());
+    parts.spawn(supervisor.run());
+    parts.spawn(node::follow_wishes(objects.own(), wishes));
+    parts.spawn(lease::renew(node.clone(), session.subscribe(), contact.clone()));
+    let enroller = Enroller { node, kubeconfig: config.kubeconfig.clone(), identity };
+    parts.spawn(enroller.keep(session, contact.subscribe()));
+    parts.spawn(prove(config, proof));
+    parts.spawn(drive(driver));
+    parts
+}
+
+/// The end of this loop is no failure: a proof that holds is not sought again.
+async fn prove(config: Config, proof: watch::Sender<Proof>) {
+    accelerator::keep_proving(config.accelerator, config.emulator, proof.clone()).await;
+    std::future::pending::<()>().await;
+}
+
+/// What the vm driver is given.
+pub(crate) struct Driver {
+    pub(crate) config: Config,
+    pub(crate) objects: Objects,
+    pub(crate) proof: watch::Receiver<Proof>,
+    pub(crate) wishes: watch::Receiver<Wishes>,
+    pub(crate) holdings: watch::Sender<Option<Holdings>>,
+    /// Beats after each pass; with a sentence when libvirt does not answer.
+    pub(crate) pulse: Pulse,
+}
+
+// ---- here the vm driver starts: `vm::run(driver).await` takes the place of this body -------------------------------
+async fn drive(driver: Driver) {
+    loop {
+        driver.pulse.beat(None);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}
+// ---------------------------------------------------------------------------------------------------------------------
+
+async fn asked_to_end() -> Result<(), Error> {
+    let failed = |source| Error::Signal { source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("ending; guests run on");
+    Ok(())
+}
