@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# What a change must pass before it is read by anybody.
+set -euo pipefail
+source "$(dirname "$0")/stage.sh"
+
+need_cargo
+crates=(holdfast-api holdfast-controller holdfast-node holdfast-tests)
+
+stage "format"
+cargo fmt --all --check
+stage "scripts"
+while IFS= read -r script; do bash -n "$script"; done < <(git ls-files '*.sh' .ci/run)
+stage "lints"
+cargo clippy --locked --workspace --all-targets -- -D warnings
+# Alone, a crate cannot live on features another one switched on.
+for crate in "${crates[@]}"; do
+    stage "$crate alone"
+    cargo check --locked -p "$crate"
+done
+stage "licences, bans, sources (no advisories: their database needs a network)"
+tests/doors/deny.sh
+stage "generated files"
+tests/doors/generate.sh --check
+stage "documents"
+tests/doors/documents.sh
+stage "sizes"
+tests/doors/sizes.sh
+stage "all passed"

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# The demo: a site on this machine with one virtual machine in it. Its parts lie in tests/src/demo.
+#
+#   demo.sh up | ssh VM | env | status | down
+set -euo pipefail
+source "$(dirname "$0")/stage.sh"
+
+site=target/debug/holdfast-site
+folder=${HOLDFAST_SITE_DIR:-$PWD/.demo}
+
+# Cold, on two cores. Each part says so only while it is still to be done.
+announce() {
+    local packages minutes=1
+    packages=$(tests/peers/packages.sh --missing | paste -sd ' ')
+    [ -z "$packages" ] || minutes=$((minutes + 3))
+    peers_built || minutes=$((minutes + 12))
+    image_built debian || minutes=$((minutes + 3))
+    [ -x "$site" ] || minutes=$((minutes + 8))
+    is_up || minutes=$((minutes + 4))
+    cat >&2 <<TEXT
+This brings up a Holdfast site on this machine and runs examples/vm.yaml on it.
+  time       about $minutes minutes from here on two cores
+  root       yes: it makes network, mount and process namespaces, and works inside them
+  packages   ${packages:-none to add}${packages:+ (installed now and kept; no service of them is started or enabled)}
+  builds     peers and images in $cache, binaries in target/ (kept)
+  site       everything else in $folder; \`make demo-down\` removes it
+Your own libvirt, networks, kubeconfig and Kubernetes contexts stay as they are.
+TEXT
+}
+
+is_up() {
+    local said
+    said=$([ ! -x "$site" ] || "$site" status 2>/dev/null) && [[ $said == *" is up"$'\n'* ]]
+}
+
+build() {
+    stage "packages"
+    tests/peers/packages.sh
+    stage "peers: the API server and its store, built from Go modules (10 minutes when cold)"
+    [ -n "${HOLDFAST_KUBECONFIG:-}" ] || tests/peers/build.sh
+    stage "binaries (6 minutes when cold)"
+    cargo build --locked -p holdfast-controller -p holdfast-node -p holdfast-tests --bins
+    stage "image debian-13: Debian with its own cloud-init (2 minutes when cold)"
+    images/debian/build.sh
+    images/tiny/build.sh
+}
+
+# SSH answers some seconds after the address is known.
+wait_for_ssh() {
+    local deadline=$((SECONDS + 600))
+    until "$site" ssh web -- true 2>/dev/null; do
+        [ $SECONDS -lt $deadline ] || refuse "web does not answer to SSH; see its serial log below $folder/hosts"
+        sleep 2
+    done
+}
+
+apply() {
+    eval "$("$site" env)"
+    stage "kubectl apply -f examples/vm.yaml"
+    kubectl apply -f examples/vm.yaml
+    kubectl wait --for=condition=Ready --timeout=300s hvm/web
+    stage "waiting for its address (the guest boots; emulated, that takes two minutes)"
+    kubectl wait --for=condition=AddressKnown --timeout=600s hvm/web
+    kubectl get hvm
+    stage "ssh: cloud-init status --wait"
+    wait_for_ssh
+    "$site" ssh web -- cloud-init status --wait
+}
+
+next() {
+    stage "the site is up and stays up"
+    cat >&2 <<'TEXT'
+What to try next:
+  make demo-ssh                                      into the guest
+  eval "$(make -s demo-env)"                         kubectl speaks to the site in this shell
+  kubectl get hvm,hnode,hvmi,hvmn,hkey               what is there
+  kubectl describe hvm web                           its events tell the story
+  kubectl explain hvm.spec                           the manual of every field
+  kubectl patch hvm web --type=merge -p '{"spec":{"runStrategy":"Halted"}}'
+  kubectl patch hvm web --type=merge -p '{"spec":{"cpu":1}}'     then look at status.pendingChanges
+  make demo-down                                     remove it all
+TEXT
+}
+
+up() {
+    need_root "the demo"
+    need_cargo
+    announce
+    build
+    stage "the site: control plane, controller, one host with its node daemon"
+    "$site" up
+    apply
+    next
+}
+
+case ${1:-} in
+    up) up ;;
+    down) [ ! -e "$folder" ] || { need_root "taking the demo down"; [ -x "$site" ] || refuse "$site is missing; build it with: cargo build -p holdfast-tests"; "$site" down; } ;;
+    ssh | env | status)
+        [ -x "$site" ] || refuse "no site is up; start one with make demo"
+        exec "$site" "$@"
+        ;;
+    *) refuse "use up, ssh VM, env, status or down" ;;
+esac

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Writes the generated files anew.
+#
+#   generate.sh           into the repository
+#   generate.sh --check   fail, with the difference, where the committed ones differ
+set -euo pipefail
+source "$(dirname "$0")/stage.sh"
+
+crds() { cargo run --locked --quiet -p holdfast-controller -- crds --dir "$1"; }
+
+case ${1:-} in
+    "")
+        crds api/crds
+        deploy/install.sh >deploy/install.yaml.new
+        mv deploy/install.yaml.new deploy/install.yaml
+        ;;
+    --check)
+        fresh=$(mktemp -d)
+        trap 'rm -rf "$fresh"' EXIT
+        mkdir "$fresh/crds"
+        crds "$fresh/crds"
+        deploy/install.sh >"$fresh/install.yaml"
+        diff -ru api/crds "$fresh/crds" && diff -u deploy/install.yaml "$fresh/install.yaml" ||
+            refuse "generated files differ from their sources; run make generate and commit the result"
+        ;;
+    *) refuse "\"$1\" is no option; the only one is --check" ;;
+esac

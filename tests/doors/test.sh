@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Everything that proves Holdfast, from empty caches: packages, peers, images, unit tests, stories with real guests.
+#
+#   test.sh [--long]
+set -euo pipefail
+source "$(dirname "$0")/stage.sh"
+
+need_root "the test run"
+need_cargo
+case ${1:-} in
+    "") ;;
+    --long) export HOLDFAST_LONG=1 PROPTEST_CASES=20000 ;;
+    *) refuse "\"$1\" is no option; the only one is --long" ;;
+esac
+
+stage "packages"
+tests/peers/packages.sh
+stage "peers"
+tests/peers/build.sh
+stage "images"
+images/tiny/build.sh
+images/debian/build.sh
+stage "binaries and tests"
+cargo test --locked --workspace --no-run
+cargo build --locked --workspace --bins
+stage "unit tests"
+cargo test --locked --workspace --exclude holdfast-tests
+cargo test --locked -p holdfast-tests --lib --bins
+# One test binary at a time, two stories at a time: a guest under emulation fills a core.
+stage "stories"
+cargo test --locked -p holdfast-tests --test '*' --no-fail-fast -- --test-threads=2
+stage "all passed"
