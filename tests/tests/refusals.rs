@@ -1,0 +1,144 @@
+//! Bad input that the schema and its rules can know is answered at once, by the API server, in a sentence.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use holdfast_tests::control_plane::ControlPlane;
+use holdfast_tests::machine::tiny;
+use holdfast_tests::{files, install, peer};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+struct Counter {
+    _plane: ControlPlane,
+    folder: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+async fn counter() -> Result<&'static Counter> {
+    static COUNTER: OnceCell<Counter> = OnceCell::const_new();
+    let open = async || -> Result<Counter> {
+        let folder = peer::repository().join("target/sites/refusals");
+        files::remove_folder(&folder)?;
+        let plane = ControlPlane::start(&folder).await?;
+        install::install(&plane.kubeconfig(), &plane.client().await?, &folder).await?;
+        Ok(Counter { kubeconfig: plane.kubeconfig(), _plane: plane, folder })
+    };
+    COUNTER.get_or_try_init(open).await
+}
+
+impl Counter {
+    /// What a person reads who hands in this object; `None` when it is accepted.
+    fn hand_in(&self, object: &Value) -> Result<Option<String>> {
+        let file = self.folder.join(format!("{:?}.json", std::thread::current().id()));
+        files::write(&file, object.to_string())?;
+        let words = ["create", "--dry-run=server", "--filename", &file.display().to_string()];
+        Ok(install::kubectl(&self.kubeconfig, &words).err().map(|error| format!("{error:#}")))
+    }
+
+    fn check(&self, cases: &[(&str, Value, &str)]) -> Result<()> {
+        for (what, object, sentence) in cases {
+            let refusal = self.hand_in(object)?;
+            let refusal = refusal.unwrap_or_else(|| "accepted".to_owned());
+            assert!(refusal.contains(sentence), "{what}: expected {sentence:?}, got: {refusal}");
+        }
+        Ok(())
+    }
+}
+
+fn machine(field: &str, value: Value) -> Value {
+    tiny("web").with(field, value).object()
+}
+
+fn disk(disk: &Value) -> Value {
+    machine("disks", json!([disk]))
+}
+
+fn named(name: &str) -> Value {
+    tiny(name).object()
+}
+
+fn image(spec: &Value) -> Value {
+    json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "VirtualMachineImage", "metadata": {"name": "i"}, "spec": spec})
+}
+
+fn network(spec: &Value) -> Value {
+    json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "VirtualMachineNetwork", "metadata": {"name": "n"}, "spec": spec})
+}
+
+fn ssh_key(public_key: &str) -> Value {
+    let spec = json!({ "publicKey": public_key });
+    json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": "SSHKey", "metadata": {"name": "k"}, "spec": spec})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_virtual_machine_is_accepted() -> Result<()> {
+    assert_eq!(counter().await?.hand_in(&tiny("web").object())?, None);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_virtual_machine_is_refused_in_a_sentence() -> Result<()> {
+    let cloud_init = |field: &str, value: Value| tiny("web").cloud_init(field, value).object();
+    counter().await?.check(&[
+        ("unknown field", machine("cpus", json!(2)), "unknown field \"spec.cpus\""),
+        ("no processor", machine("cpu", json!(0)), "cpu must be between 1 and 256 virtual processors"),
+        (
+            "fruit for memory",
+            machine("memory", json!("banana")),
+            "memory must be a whole number of Mi, Gi or Ti",
+        ),
+        (
+            "10 TiB",
+            machine("memory", json!("10Ti")),
+            "memory must be a whole number of Mi, Gi or Ti between 64Mi and 4Ti",
+        ),
+        ("no disk", machine("disks", json!([])), "spec.disks"),
+        ("no source", disk(&json!({"name": "root", "size": "1Gi"})), "exactly one source: image or blank"),
+        (
+            "a control character",
+            cloud_init("userData", json!("a\u{1}b")),
+            "userData must be text without control characters",
+        ),
+        ("NUL", cloud_init("hostname", json!("a\u{0}b")), "hostname must be letters, digits and '-'"),
+        (
+            "too much user-data",
+            cloud_init("userData", json!("x".repeat(32 * 1024 + 1))),
+            "spec.cloudInit.userData",
+        ),
+        ("name of 64", named(&"n".repeat(64)), "use at most 63 characters"),
+        ("a dot in the name", named("a.b"), "use letters, digits and '-', no '.'"),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_at_the_length_limit_are_accepted() -> Result<()> {
+    let counter = counter().await?;
+    assert_eq!(counter.hand_in(&named(&"n".repeat(63)))?, None);
+    let longest = json!({"name": "d".repeat(20), "size": "1Gi", "image": {"name": "i"}});
+    assert_eq!(counter.hand_in(&disk(&longest))?, None);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_image_network_or_key_is_refused_in_a_sentence() -> Result<()> {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let http =
+        |url: &str| image(&json!({"source": {"http": {"url": url}}, "digest": digest, "format": "qcow2"}));
+    let undigested = image(&json!({"source": {"http": {"url": "http://h/i"}}, "format": "qcow2"}));
+    let file = json!({"source": {"file": {"path": "/srv/../etc/passwd"}}, "digest": digest, "format": "raw"});
+    counter().await?.check(&[
+        ("no digest", undigested, "spec.digest"),
+        ("no host", http("http:///i"), "url must start with http:// or https://, name a host"),
+        ("credentials", http("http://u:p@h/i"), "or credentials"),
+        ("a way out", image(&file), "path must be absolute, without '..'"),
+        (
+            "two kinds of network",
+            network(&json!({"nat": {}, "isolated": {}})),
+            "exactly one of nat, isolated and bridge",
+        ),
+        ("host bits", network(&json!({"nat": {"subnet": "10.0.0.1/24"}})), "subnet must be an IPv4 network"),
+        ("a bridge too long", network(&json!({"bridge": {"name": "b".repeat(16)}})), "spec.bridge.name"),
+        ("no key", ssh_key("hello"), "publicKey must be one line in OpenSSH form"),
+    ])
+}
