@@ -18,6 +18,8 @@ mod vlan;
 mod netlink_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vlan_kernel_tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -5,10 +5,9 @@ use std::process::Command;
 use nix::sched::{CloneFlags, unshare};
 
 use super::netlink::{Error, Link, LinkKind, Netlink};
-use super::{Device, names, vlan};
 
 /// Runs `story` on a thread that has a network namespace of its own, which ends with it.
-fn in_namespace<F: Future<Output = ()>>(story: impl FnOnce(Netlink) -> F + Send + 'static) {
+pub(super) fn in_namespace<F: Future<Output = ()>>(story: impl FnOnce(Netlink) -> F + Send + 'static) {
     let thread = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("peer missing: a network namespace, which needs root");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -17,17 +16,13 @@ fn in_namespace<F: Future<Output = ()>>(story: impl FnOnce(Netlink) -> F + Send 
     thread.join().unwrap();
 }
 
-fn ip(words: &str) {
+pub(super) fn ip(words: &str) {
     let output = Command::new("ip").args(words.split(' ')).output().expect("peer missing: iproute2");
     assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-async fn link(kernel: &Netlink, name: &str) -> Option<Link> {
+pub(super) async fn link(kernel: &Netlink, name: &str) -> Option<Link> {
     kernel.links().await.unwrap().into_iter().find(|link| link.name == name)
-}
-
-fn tagged() -> names::Tagged {
-    names::Tagged { trunk: Device::try_from("br0".to_owned()).unwrap(), vlan: 120.try_into().unwrap() }
 }
 
 #[test]
@@ -94,35 +89,4 @@ fn a_change_of_a_device_that_is_gone_is_refused() {
     in_namespace(|kernel| async move {
         assert!(matches!(kernel.raise(4711).await, Err(Error::Refused { .. })));
     });
-}
-
-/// Kernels without 802.1Q exist (small virtual machines often have one), so both answers are held to their promise.
-#[test]
-fn a_vlan_bridge_is_made_and_collected_or_the_kernel_is_said_to_lack_vlans() {
-    in_namespace(|kernel| async move {
-        ip("link add br0 type bridge");
-        match vlan::ensure(&kernel, "shop/lan", &tagged()).await {
-            Ok(()) => made_and_collected(&kernel).await,
-            Err(error) => {
-                assert_eq!(error.reason(), "VlanUnsupported", "{error:?}");
-                assert!(error.to_string().contains("8021q"), "{error}");
-                let tried =
-                    Command::new("ip").args("link add link br0 name v type vlan id 5".split(' ')).output();
-                assert!(!tried.unwrap().status.success(), "ip(8) can what we cannot");
-            }
-        }
-        assert!(link(&kernel, "br0").await.is_some());
-    });
-}
-
-async fn made_and_collected(kernel: &Netlink) {
-    let (bridge, port) = (tagged().bridge(), tagged().port());
-    let made = link(kernel, &bridge).await.unwrap();
-    assert_eq!(link(kernel, &port).await.unwrap().master, Some(made.index));
-    vlan::ensure(kernel, "shop/lan", &tagged()).await.unwrap();
-    assert_eq!(link(kernel, &bridge).await.unwrap(), made, "a second time changes nothing");
-    vlan::collect(kernel, &[tagged()]).await.unwrap();
-    assert!(link(kernel, &bridge).await.is_some());
-    vlan::collect(kernel, &[]).await.unwrap();
-    assert_eq!((link(kernel, &bridge).await, link(kernel, &port).await), (None, None));
 }

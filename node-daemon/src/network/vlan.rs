@@ -80,36 +80,40 @@ async fn execute(kernel: &Netlink, tagged: &Tagged, step: Step) -> Result<(), ne
 
 /// The next step towards the VLAN's bridge; none when it is as it should be.
 fn next(tagged: &Tagged, links: &[Link]) -> Result<Option<Step>, Obstacle> {
-    let (trunk, filters_vlans) = trunk(tagged, links)?;
-    let Some(bridge) = find(links, &tagged.bridge()) else {
-        return Ok(Some(Step::CreateBridge));
-    };
+    let trunk = trunk(tagged, links)?;
+    let Some(bridge) = find(links, &tagged.bridge()) else { return Ok(Some(Step::CreateBridge)) };
     if !matches!(bridge.kind, LinkKind::Bridge { .. }) {
         return Err(in_the_way(bridge, RENAME));
     }
-    let Some(port) = port(tagged, trunk, links)? else {
-        return Ok(Some(Step::CreatePort { trunk, filters_vlans }));
+    let Some(port) = port(tagged, trunk.index, links)? else {
+        let filters_vlans = trunk.kind == LinkKind::Bridge { filters_vlans: true };
+        return Ok(Some(Step::CreatePort { trunk: trunk.index, filters_vlans }));
     };
-    for link in [bridge, port] {
-        // Between its making and its adoption a device has no alias.
-        match link.alias.as_str() {
-            "" => return Ok(Some(Step::Adopt { index: link.index })),
-            alias if !names::is_ours(alias) => return Err(in_the_way(link, RENAME)),
-            _ => {}
-        }
-    }
-    if port.master != Some(bridge.index) {
-        return Ok(Some(Step::Attach { port: port.index, bridge: bridge.index }));
-    }
-    let down = [port, bridge].into_iter().find(|link| !link.up);
-    Ok(down.map(|link| Step::Raise { index: link.index }))
+    let adoption = [adoption(bridge)?, adoption(port)?].into_iter().flatten().next();
+    Ok(adoption.or_else(|| joining(trunk, bridge, port)))
 }
 
-fn trunk(tagged: &Tagged, links: &[Link]) -> Result<(u32, bool), Obstacle> {
-    match find(links, tagged.trunk.as_str()) {
-        Some(Link { index, kind: LinkKind::Bridge { filters_vlans }, .. }) => Ok((*index, *filters_vlans)),
-        _ => Err(Obstacle::BridgeMissing),
+/// Between its making and its adoption a device has no alias; one with another's alias is another's.
+fn adoption(link: &Link) -> Result<Option<Step>, Obstacle> {
+    match link.alias.as_str() {
+        "" => Ok(Some(Step::Adopt { index: link.index })),
+        alias if names::is_ours(alias) => Ok(None),
+        _ => Err(in_the_way(link, RENAME)),
     }
+}
+
+fn joining(trunk: &Link, bridge: &Link, port: &Link) -> Option<Step> {
+    if port.master != Some(bridge.index) {
+        return Some(Step::Attach { port: port.index, bridge: bridge.index });
+    }
+    // While the host's bridge is off, the kernel refuses to switch the port on, and does so by itself later.
+    let down = [port, bridge].into_iter().find(|link| !link.up && (link.index == bridge.index || trunk.up));
+    down.map(|link| Step::Raise { index: link.index })
+}
+
+fn trunk<'a>(tagged: &Tagged, links: &'a [Link]) -> Result<&'a Link, Obstacle> {
+    let found = find(links, tagged.trunk.as_str());
+    found.filter(|link| matches!(link.kind, LinkKind::Bridge { .. })).ok_or(Obstacle::BridgeMissing)
 }
 
 /// The kernel has at most one device per VLAN of a bridge: it is our port, or somebody else's.

@@ -78,6 +78,17 @@ fn a_bridge_that_filters_vlans_is_told_to_admit_ours() {
 }
 
 #[test]
+fn the_port_stays_off_while_the_hosts_bridge_is_off() {
+    let mut links = built();
+    for link in &mut links {
+        link.up = link.name == tagged().bridge();
+    }
+    assert_eq!(next(&tagged(), &links), Ok(None));
+    links[0].up = true;
+    assert!(matches!(next(&tagged(), &links), Ok(Some(Step::Raise { .. }))));
+}
+
+#[test]
 fn somebody_elses_device_of_the_same_vlan_is_named_with_a_way_out() {
     let mut links = vec![link(1, "br0", BRIDGE), link(2, "br0.120", PORT)];
     apply(&mut links, Step::CreateBridge);
