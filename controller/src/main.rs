@@ -1,10 +1,43 @@
 //! `holdfast-controller`: places virtual machines, enrols nodes, grants each node what its placements need.
+//!
+//! ```text
+//! watches ─► cache ─► world ─► access, enrol, vm, node, image, network, ssh_key (pure) ─► writes ─► execute ─► API
+//! ```
 
+mod access;
+mod backoff;
+mod cache;
+mod capacity;
+mod certificate;
 mod crds;
+mod csr;
+mod enrol;
+mod execute;
+mod finalizer;
+mod heartbeat;
+mod http;
+mod image;
+mod jitter;
+mod metrics;
+mod network;
+mod node;
+mod observe;
+mod place;
+mod reconcile;
+mod run;
+mod signing;
+mod ssh_key;
+mod vm;
+mod world;
+mod write;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
+use holdfast_api::names::SYSTEM_NAMESPACE;
+use tracing_subscriber::EnvFilter;
 
 /// The Holdfast controller.
 #[derive(Parser)]
@@ -16,6 +49,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Place virtual machines and enrol nodes until told to stop. Finds the cluster by KUBECONFIG or from inside it.
+    Run(Run),
     /// Print the CustomResourceDefinitions, or write one file per kind into a folder.
     Crds {
         /// Folder to write into.
@@ -24,8 +59,55 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+#[derive(clap::Args)]
+struct Run {
+    /// Let nodes in whose identity key lies in a file, without asking a person. For development only.
+    #[arg(long, env = "HOLDFAST_ACCEPT_INSECURE_DEV")]
+    accept_insecure_dev: bool,
+    /// Address of /metrics, /healthz and /readyz.
+    #[arg(long, env = "HOLDFAST_LISTEN", default_value = "127.0.0.1:9797")]
+    listen: SocketAddr,
+    /// Namespace of the leader's Lease.
+    #[arg(long, env = "HOLDFAST_NAMESPACE", default_value = SYSTEM_NAMESPACE)]
+    namespace: String,
+    /// Name of this controller in the leader's Lease; must differ between controllers that run at once. Random when absent.
+    #[arg(long, env = "HOLDFAST_IDENTITY")]
+    identity: Option<String>,
+    /// How much of a disk's virtual size counts as promised on its node, in percent.
+    #[arg(long, env = "HOLDFAST_DISK_PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    disk_percent: u64,
+    /// Log as JSON instead of text. What is logged: RUST_LOG, such as info or holdfast_controller=debug.
+    #[arg(long, env = "HOLDFAST_LOG_JSON")]
+    log_json: bool,
+}
+
+fn main() -> Result<()> {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow!("another TLS provider is installed already"))?;
     match Args::parse().command {
         Command::Crds { dir } => crds::write(dir.as_deref()),
+        Command::Run(run) => start(run),
     }
+}
+
+#[tokio::main]
+async fn start(run: Run) -> Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if run.log_json {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    run::run(run::Options {
+        listen: run.listen,
+        namespace: run.namespace,
+        identity: run.identity,
+        settings: world::Settings {
+            accept_insecure_dev: run.accept_insecure_dev,
+            disk_percent: run.disk_percent,
+        },
+    })
+    .await
 }

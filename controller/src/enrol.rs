@@ -1,0 +1,257 @@
+//! Lets nodes in (api.md section 5): each pass plans the next write of each `NodeEnrolment`.
+//!
+//! ```text
+//! judge ─► HypervisorNode with the identity ─► Lease ─► rights ─► signing request ─► approval ─► certificate in status
+//! ```
+//!
+//! The order makes each write a harmless place to die: a certificate exists only when all that confines it does. A request
+//! with a certificate is finished; it is kept until that certificate ends, because it reserves the name.
+
+use std::time::Duration;
+
+use holdfast_api::condition::{self, Finding};
+use holdfast_api::names::{SYSTEM_NAMESPACE, node_lease};
+use holdfast_api::node::NodeIdentity;
+use holdfast_api::node_enrolment::{EnrolmentMode, NodeEnrolmentStatus};
+use holdfast_api::{HypervisorNode, NodeEnrolment};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+
+use crate::access;
+use crate::certificate;
+use crate::csr::{self, Checked};
+use crate::node::main_body;
+use crate::signing::{self, Signing};
+use crate::world::{World, node_label};
+use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, json, stand, turns};
+
+/// A request that nobody decided, or that was refused, goes after a week: the install credential can make any number.
+const KEPT_UNFINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Grants end in these words, so a node of that name would share the name of another node's grant.
+const RESERVED_ENDINGS: [&str; 2] = ["-vms", "-secrets"];
+
+/// What shall become of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Decision {
+    /// Let in, and why.
+    Grant(&'static str),
+    /// A person must decide; the sentence says why.
+    Ask(String),
+    /// Turned away.
+    Refuse { reason: &'static str, message: String },
+}
+
+/// The next write of each request.
+pub(crate) fn plan(world: &World, access: &access::Plan) -> Vec<Write> {
+    world.enrolments.iter().filter_map(|request| next(world, access, request)).collect()
+}
+
+fn next(world: &World, access: &access::Plan, request: &NodeEnrolment) -> Option<Write> {
+    if request.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    if is_over(world, request) {
+        let uid = request.uid().unwrap_or_default();
+        return Some(Write::new(Target::of(Kind::NodeEnrolment, request), Verb::Delete { uid }));
+    }
+    if !certificate_of(request).is_empty() {
+        return None;
+    }
+    let checked = match judge(request) {
+        Ok(checked) => checked,
+        Err(message) => return report(world, request, "InvalidRequest", message),
+    };
+    match decide(world, request, &checked) {
+        Decision::Refuse { reason, message } => report(world, request, reason, message),
+        Decision::Ask(message) => report(world, request, "WaitsForApproval", message),
+        Decision::Grant(why) => admit(world, access, request, &checked, why),
+    }
+}
+
+/// Whether nobody needs the request any more.
+fn is_over(world: &World, request: &NodeEnrolment) -> bool {
+    let certificate = certificate_of(request);
+    if !certificate.is_empty() {
+        return certificate::end(certificate).is_none_or(|end| end.0 < world.now.0);
+    }
+    let made = request.metadata.creation_timestamp.as_ref();
+    made.is_some_and(|made| world.now.0.duration_since(made.0).unsigned_abs() > KEPT_UNFINISHED)
+}
+
+fn judge(request: &NodeEnrolment) -> Result<Checked, String> {
+    let name = &request.spec.node_name;
+    if let Some(ending) = RESERVED_ENDINGS.iter().find(|ending| name.ends_with(*ending)) {
+        return Err(format!(
+            "spec.nodeName must not end in {ending}: the rights of other nodes are named so; choose another name"
+        ));
+    }
+    csr::check(&request.spec.csr, name).map_err(|refused| refused.to_string())
+}
+
+fn decide(world: &World, request: &NodeEnrolment, checked: &Checked) -> Decision {
+    let name = &request.spec.node_name;
+    if says(request, condition::REJECTED) {
+        return Decision::Refuse {
+            reason: "Rejected",
+            message: format!("the request of {name} was rejected"),
+        };
+    }
+    let node = world.nodes.get(name);
+    if node.is_some_and(super::world::Node::removing) {
+        return Decision::Ask(format!("{name} is being removed; the request is judged when that is done"));
+    }
+    if says(request, condition::APPROVED) {
+        return Decision::Grant("Approved");
+    }
+    let EnrolmentMode::InsecureDev = request.spec.mode;
+    if !world.settings.accept_insecure_dev {
+        return ask(
+            request,
+            "its key lies in a file, which this controller does not accept by itself (--accept-insecure-dev)",
+        );
+    }
+    let known = node.map(|node| node.object.spec.identity.key_sha256.as_str());
+    if rejected_before(world, request, checked) {
+        return ask(request, "an earlier request with the same key was rejected");
+    }
+    match known {
+        Some(key) if key == checked.key_sha256 => Decision::Grant("SameIdentity"),
+        Some(_) => ask(request, "a node of that name is enrolled with another key"),
+        None if reserved(world, request) => {
+            ask(request, "a node of that name was removed, and its certificate is still valid")
+        }
+        None => Decision::Grant("FreeName"),
+    }
+}
+
+fn ask(request: &NodeEnrolment, why: &str) -> Decision {
+    let name = request.name_any();
+    Decision::Ask(format!(
+        "{} waits for a person: {why}; let it in with kubectl holdfast node approve {name}, or set the condition \
+         Approved or Rejected of this NodeEnrolment",
+        request.spec.node_name
+    ))
+}
+
+/// Whether a certificate for this name, of another request, is still valid.
+fn reserved(world: &World, request: &NodeEnrolment) -> bool {
+    others(world, request)
+        .any(|other| certificate::end(certificate_of(other)).is_some_and(|end| end.0 > world.now.0))
+}
+
+fn rejected_before(world: &World, request: &NodeEnrolment, checked: &Checked) -> bool {
+    others(world, request)
+        .filter(|other| says(other, condition::REJECTED))
+        .any(|other| judge(other).is_ok_and(|theirs| theirs.key_sha256 == checked.key_sha256))
+}
+
+fn others<'a>(world: &'a World, request: &'a NodeEnrolment) -> impl Iterator<Item = &'a NodeEnrolment> {
+    let same_name = |other: &&NodeEnrolment| other.spec.node_name == request.spec.node_name;
+    let others = world.enrolments.iter().map(|other| &**other);
+    others.filter(same_name).filter(|other| other.metadata.name != request.metadata.name)
+}
+
+/// The next write of letting a node in.
+fn admit(
+    world: &World,
+    access: &access::Plan,
+    request: &NodeEnrolment,
+    checked: &Checked,
+    why: &'static str,
+) -> Option<Write> {
+    let name = request.spec.node_name.as_str();
+    let Some(node) = world.nodes.get(name) else {
+        return Some(known(name, &checked.key_sha256, &[]));
+    };
+    if node.object.spec.identity.key_sha256 != checked.key_sha256 {
+        return Some(known(name, &checked.key_sha256, &node.object.spec.prefetch));
+    }
+    if !world.leases.contains_key(&node_lease(name)) {
+        return Some(lease(name));
+    }
+    if !access.granted_own(name) {
+        return None;
+    }
+    match signing::next(world, request, checked) {
+        Signing::Do(write) => Some(write),
+        Signing::Wait => None,
+        Signing::Failed(message) => report(world, request, "SigningFailed", message),
+        Signing::Signed(certificate) => Some(issue(world, request, &node.object, certificate, why)),
+    }
+}
+
+fn known(name: &str, key_sha256: &str, prefetch: &[holdfast_api::node::PrefetchImage]) -> Write {
+    let identity = NodeIdentity { key_sha256: key_sha256.to_owned(), ek_sha256: String::new() };
+    let target = Target::cluster(Kind::HypervisorNode, name);
+    Write::new(target, Verb::Apply(main_body(name, &identity, prefetch)))
+}
+
+fn lease(node: &str) -> Write {
+    let name = node_lease(node);
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(SYSTEM_NAMESPACE.to_owned()),
+            labels: Some(node_label(node)),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+    };
+    Write::new(Target::in_namespace(Kind::Lease, SYSTEM_NAMESPACE, name), Verb::Create(json(&lease)))
+}
+
+/// The last write: the certificate, and what let the node in.
+fn issue(
+    world: &World,
+    request: &NodeEnrolment,
+    node: &HypervisorNode,
+    certificate: String,
+    why: &'static str,
+) -> Write {
+    let name = &request.spec.node_name;
+    let mut findings = vec![Finding::new(condition::ISSUED, true, "CertificateIssued", "")];
+    if !says(request, condition::APPROVED) {
+        findings.push(Finding::new(condition::APPROVED, true, why, "approved by policy"));
+    }
+    let write = status(world, request, &findings, certificate);
+    let note = format!("{name} was let in ({why}) by {}", request.name_any());
+    write.telling(Tell::new(node, Weight::Normal, "NodeEnrolled", note))
+}
+
+/// Says why there is no certificate, once.
+fn report(world: &World, request: &NodeEnrolment, reason: &'static str, message: String) -> Option<Write> {
+    let finding = Finding::new(condition::ISSUED, false, reason, message);
+    let found = request.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let wanted =
+        condition::conditions(found, std::slice::from_ref(&finding), request.metadata.generation, &world.now);
+    if stand(found, &wanted) {
+        return None;
+    }
+    let turns = turns(found, &finding);
+    let write = status(world, request, std::slice::from_ref(&finding), String::new());
+    Some(if turns {
+        write.telling(Tell::new(request, Weight::Warning, reason, finding.message))
+    } else {
+        write
+    })
+}
+
+fn status(world: &World, request: &NodeEnrolment, findings: &[Finding], certificate: String) -> Write {
+    let found = request.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let status = NodeEnrolmentStatus {
+        challenge: String::new(),
+        certificate,
+        conditions: condition::conditions(found, findings, request.metadata.generation, &world.now),
+    };
+    let target = Target::of(Kind::NodeEnrolment, request);
+    Write::new(target, Verb::ApplyStatus(body::<NodeEnrolment>(&Meta::same(request), Status { status })))
+}
+
+fn certificate_of(request: &NodeEnrolment) -> &str {
+    request.status.as_ref().map_or("", |status| &status.certificate)
+}
+
+fn says(request: &NodeEnrolment, type_: &str) -> bool {
+    request.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, type_))
+}

@@ -1,0 +1,211 @@
+//! Carries writes out: one effect each, no decisions. What the API answers goes into the caches.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use holdfast_api::names::CONTROLLER;
+use holdfast_api::{
+    HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork,
+};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
+};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::observe::Caches;
+use crate::write::{Kind, Target, Tell, Verb, Weight, Write};
+
+/// Writes under way at once. A store of one disk bears few; more would only queue there.
+const AT_ONCE: usize = 8;
+/// No write may hold up a pass for longer.
+const LIMIT: Duration = Duration::from_secs(20);
+/// What the events API takes as a note, in bytes.
+const NOTE_LIMIT: usize = 1024;
+
+/// Why a write failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The object changed or went since it was read; the next look decides anew.
+    #[error("{target} changed meanwhile")]
+    Changed { target: Target, source: kube::Error },
+    /// The API refused, or did not answer.
+    #[error("could not write {target}")]
+    Refused { target: Target, source: kube::Error },
+    /// No answer in time; whether it was written will be seen.
+    #[error("no answer within {} s when writing {target}", LIMIT.as_secs())]
+    Late { target: Target },
+}
+
+/// Writes, remembers and tells.
+pub(crate) struct Executor {
+    pub(crate) client: Client,
+    pub(crate) recorder: Recorder,
+}
+
+impl Executor {
+    /// Carries out the writes of a pass, a few at once, and returns what became of each.
+    pub(crate) async fn all(&self, caches: &Caches, writes: Vec<Write>) -> Vec<(Target, Result<(), Error>)> {
+        let each = stream::iter(writes).map(async |write| {
+            let target = write.target.clone();
+            (target, self.one(caches, write).await)
+        });
+        each.buffer_unordered(AT_ONCE).collect().await
+    }
+
+    async fn one(&self, caches: &Caches, write: Write) -> Result<(), Error> {
+        let Write { target, verb, tell } = write;
+        let answer = match tokio::time::timeout(LIMIT, self.send(&target, verb)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(source)) if stale(&source) => return Err(Error::Changed { target, source }),
+            Ok(Err(source)) => return Err(Error::Refused { target, source }),
+            Err(_) => return Err(Error::Late { target }),
+        };
+        if let Some(answer) = answer {
+            caches.learn(target.kind, answer);
+        }
+        for tell in tell {
+            self.tell(tell).await;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, target: &Target, verb: Verb) -> Result<Option<Value>, kube::Error> {
+        let kind = resource(target.kind);
+        let api: Api<DynamicObject> = match target.namespace.as_str() {
+            "" => Api::all_with(self.client.clone(), &kind),
+            namespace => Api::namespaced_with(self.client.clone(), namespace, &kind),
+        };
+        let name = target.name.as_str();
+        let apply = PatchParams::apply(CONTROLLER).force();
+        let (patch, post) =
+            (PatchParams { field_manager: Some(CONTROLLER.to_owned()), ..PatchParams::default() }, post());
+        let object = match verb {
+            Verb::Apply(body) => api.patch(name, &apply, &Patch::Apply(body)).await?,
+            Verb::ApplyStatus(body) => api.patch_status(name, &apply, &Patch::Apply(body)).await?,
+            Verb::Merge(body) => api.patch(name, &patch, &Patch::Merge(body)).await?,
+            Verb::ReplaceStatus(body) => {
+                api.replace_status(name, &post, &typed::<DynamicObject>(body)?).await?
+            }
+            Verb::Approve(body) => {
+                api.replace_subresource("approval", name, &post, &typed::<DynamicObject>(body)?).await?
+            }
+            Verb::Create(body) => match api.create(&post, &typed(body)?).await {
+                Err(error) if code(&error) == Some(409) => return Ok(None),
+                created => created?,
+            },
+            Verb::Delete { uid } => return delete(&api, name, uid).await,
+        };
+        serde_json::to_value(object).map(Some).map_err(kube::Error::SerdeError)
+    }
+
+    /// An event is a courtesy: a namespace on its way out refuses it, and the write stands all the same.
+    async fn tell(&self, tell: Tell) {
+        let event = Event {
+            type_: match tell.weight {
+                Weight::Normal => EventType::Normal,
+                Weight::Warning => EventType::Warning,
+            },
+            reason: tell.reason.to_owned(),
+            note: Some(shortened(tell.note)),
+            action: tell.reason.to_owned(),
+            secondary: None,
+        };
+        match tokio::time::timeout(LIMIT, self.recorder.publish(&event, &tell.regarding)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(
+                    reason = tell.reason,
+                    error = &error as &dyn std::error::Error,
+                    "event not taken"
+                );
+            }
+            Err(_) => tracing::debug!(reason = tell.reason, "event not taken in time"),
+        }
+    }
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(CONTROLLER.to_owned()), ..PostParams::default() }
+}
+
+fn typed<T: DeserializeOwned>(body: Value) -> Result<T, kube::Error> {
+    serde_json::from_value(body).map_err(kube::Error::SerdeError)
+}
+
+async fn delete(api: &Api<DynamicObject>, name: &str, uid: String) -> Result<Option<Value>, kube::Error> {
+    let exactly = Preconditions { uid: Some(uid), resource_version: None };
+    match api.delete(name, &DeleteParams::default().preconditions(exactly)).await {
+        Ok(answer) => Ok(answer.left().and_then(|object| serde_json::to_value(object).ok())),
+        Err(error) if code(&error) == Some(404) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+fn stale(error: &kube::Error) -> bool {
+    matches!(code(error), Some(404 | 409))
+}
+
+fn shortened(mut note: String) -> String {
+    if note.len() > NOTE_LIMIT {
+        let end = (0..=NOTE_LIMIT - 4).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
+        note.truncate(end);
+        note.push_str(" ...");
+    }
+    note
+}
+
+fn resource(kind: Kind) -> ApiResource {
+    match kind {
+        Kind::VirtualMachine => ApiResource::erase::<VirtualMachine>(&()),
+        Kind::VirtualMachineImage => ApiResource::erase::<VirtualMachineImage>(&()),
+        Kind::VirtualMachineNetwork => ApiResource::erase::<VirtualMachineNetwork>(&()),
+        Kind::SshKey => ApiResource::erase::<SSHKey>(&()),
+        Kind::HypervisorNode => ApiResource::erase::<HypervisorNode>(&()),
+        Kind::NodeEnrolment => ApiResource::erase::<NodeEnrolment>(&()),
+        Kind::Lease => ApiResource::erase::<Lease>(&()),
+        Kind::Role => ApiResource::erase::<Role>(&()),
+        Kind::RoleBinding => ApiResource::erase::<RoleBinding>(&()),
+        Kind::ClusterRole => ApiResource::erase::<ClusterRole>(&()),
+        Kind::ClusterRoleBinding => ApiResource::erase::<ClusterRoleBinding>(&()),
+        Kind::SigningRequest => ApiResource::erase::<CertificateSigningRequest>(&()),
+    }
+}
+
+impl Caches {
+    /// Puts what a write returned where the next pass looks.
+    fn learn(&self, kind: Kind, answer: Value) {
+        fn into<K: Resource<DynamicType = ()> + DeserializeOwned>(answer: Value, learn: impl FnOnce(K)) {
+            // An answer that is no such object teaches nothing; the watch will.
+            if let Ok(object) = serde_json::from_value(answer) {
+                learn(object);
+            }
+        }
+        match kind {
+            Kind::VirtualMachine => into(answer, |object| self.machines.learn(object)),
+            Kind::VirtualMachineImage => into(answer, |object| self.images.learn(object)),
+            Kind::VirtualMachineNetwork => into(answer, |object| self.networks.learn(object)),
+            Kind::SshKey => into(answer, |object| self.keys.learn(object)),
+            Kind::HypervisorNode => into(answer, |object| self.nodes.learn(object)),
+            Kind::NodeEnrolment => into(answer, |object| self.enrolments.learn(object)),
+            Kind::Lease => into(answer, |object| self.leases.learn(object)),
+            Kind::Role => into(answer, |object| self.roles.learn(object)),
+            Kind::RoleBinding => into(answer, |object| self.role_bindings.learn(object)),
+            Kind::ClusterRole => into(answer, |object| self.cluster_roles.learn(object)),
+            Kind::ClusterRoleBinding => into(answer, |object| self.cluster_role_bindings.learn(object)),
+            Kind::SigningRequest => into(answer, |object| self.requests.learn(object)),
+        }
+    }
+}

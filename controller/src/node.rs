@@ -1,0 +1,207 @@
+//! The controller's half of a `HypervisorNode`: is it ready, what is promised on it, which namespaces it serves, what it
+//! shall fetch ahead; and its end.
+//!
+//! A deletion that a person asked for says that the host is gone for good: its virtual machines are released first
+//! ([`crate::vm`]), then its rights and its Lease go, then the finalizer.
+
+use std::collections::BTreeSet;
+
+use holdfast_api::condition::{self, Finding, Is};
+use holdfast_api::names::{FINALIZER, node_lease};
+use holdfast_api::node::{HypervisorNodeStatus, NodeIdentity, PrefetchImage};
+use holdfast_api::{HypervisorNode, NodeEnrolment};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::capacity::Room;
+use crate::world::{Node, World};
+use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, stand, turns};
+use crate::{certificate, finalizer, image};
+
+/// Writes that bring every node's half up to date.
+pub(crate) fn plan(world: &World) -> Vec<Write> {
+    let promised = world.promised();
+    let each = |(name, node): (&String, &Node)| {
+        if node.removing() {
+            return farewell(world, name, node).into_iter().collect::<Vec<_>>();
+        }
+        let room = promised.get(name).copied().unwrap_or_default();
+        main_part(world, name, node).into_iter().chain(half(world, name, node, room)).collect()
+    };
+    world.nodes.iter().flat_map(each).collect()
+}
+
+#[derive(Serialize)]
+struct MainPart<'a> {
+    spec: OurSpec<'a>,
+}
+
+#[derive(Serialize)]
+struct OurSpec<'a> {
+    identity: &'a NodeIdentity,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    prefetch: &'a [PrefetchImage],
+}
+
+/// What we write into a node's metadata and spec, whole: apply removes what is left out.
+pub(crate) fn main_body(name: &str, identity: &NodeIdentity, prefetch: &[PrefetchImage]) -> Value {
+    let metadata = Meta { name: name.to_owned(), finalizers: vec![FINALIZER.to_owned()], ..Meta::default() };
+    body::<HypervisorNode>(&metadata, MainPart { spec: OurSpec { identity, prefetch } })
+}
+
+fn main_part(world: &World, name: &str, node: &Node) -> Option<Write> {
+    let spec = &node.object.spec;
+    let wanted = image::prefetch(world, node);
+    let ours = node.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    if ours && spec.prefetch == wanted {
+        return None;
+    }
+    let target = Target::cluster(Kind::HypervisorNode, name);
+    Some(Write::new(target, Verb::Apply(main_body(name, &spec.identity, &wanted))))
+}
+
+fn half(world: &World, name: &str, node: &Node, room: Room) -> Option<Write> {
+    let findings = [ready(name, node), enrolled(world, name)];
+    let status = HypervisorNodeStatus {
+        namespaces: namespaces(world, name),
+        allocated: Some(room.shown()),
+        conditions: condition::conditions(
+            node.conditions(),
+            &findings,
+            node.object.metadata.generation,
+            &world.now,
+        ),
+        ..HypervisorNodeStatus::default()
+    };
+    let written = node.object.status.clone().unwrap_or_default();
+    if written.namespaces == status.namespaces
+        && written.allocated == status.allocated
+        && stand(&written.conditions, &status.conditions)
+    {
+        return None;
+    }
+    let target = Target::cluster(Kind::HypervisorNode, name);
+    let write = Write::new(
+        target,
+        Verb::ApplyStatus(body::<HypervisorNode>(&Meta::same(&*node.object), Status { status })),
+    );
+    Some(with_news(write, node, &findings[0]))
+}
+
+fn with_news(write: Write, node: &Node, ready: &Finding) -> Write {
+    let first = condition::find(node.conditions(), condition::READY).is_none();
+    if first || !turns(node.conditions(), ready) {
+        return write;
+    }
+    let weight = if ready.is == Is::True { Weight::Normal } else { Weight::Warning };
+    let note = if ready.message.is_empty() { "the node is ready".to_owned() } else { ready.message.clone() };
+    write.telling(Tell::new(&*node.object, weight, ready.reason, note))
+}
+
+/// Namespaces with a virtual machine on this node or on its way there.
+fn namespaces(world: &World, name: &str) -> Vec<String> {
+    let names: BTreeSet<String> = world.machines_of(name).filter_map(|vm| vm.namespace()).collect();
+    names.into_iter().collect()
+}
+
+/// Whether the node can run guests.
+pub(crate) fn ready(name: &str, node: &Node) -> Finding {
+    let status = node.object.status.as_ref();
+    let reported = status.is_some_and(|status| status.capacity.is_some() && status.accelerator.is_some());
+    let accelerator = status.and_then(|status| status.accelerator.as_ref());
+    let unproved = accelerator.filter(|accelerator| !accelerator.proved);
+    match (node.silent(), reported, unproved) {
+        (true, false, _) => Finding::new(
+            condition::READY,
+            Is::Unknown,
+            "NotYetSeen",
+            format!("{name} has not reported yet: see that holdfast-node runs there and reaches the API"),
+        ),
+        (true, true, _) => Finding::new(
+            condition::READY,
+            Is::Unknown,
+            "NodeLost",
+            format!(
+                "{name} is silent: its guests run on there and are not started elsewhere; see that holdfast-node runs \
+                 and reaches the API, or delete this HypervisorNode if the host is gone for good"
+            ),
+        ),
+        (false, false, _) => Finding::new(
+            condition::READY,
+            false,
+            "NotReported",
+            format!("{name} has not reported its capacity yet"),
+        ),
+        (false, true, Some(accelerator)) => {
+            Finding::new(condition::READY, false, "AcceleratorNotProved", accelerator.message.clone())
+        }
+        (false, true, None) => Finding::new(condition::READY, true, "NodeReady", ""),
+    }
+}
+
+/// Why nothing can be placed on the node; `None` when it is open.
+pub(crate) fn closed(name: &str, node: &Node) -> Option<String> {
+    if node.removing() {
+        return Some("is being removed".to_owned());
+    }
+    if node.object.spec.unschedulable {
+        return Some("is cordoned".to_owned());
+    }
+    let ready = ready(name, node);
+    match ready.reason {
+        "NodeReady" => None,
+        "NodeLost" => Some("is silent".to_owned()),
+        "NotYetSeen" | "NotReported" => Some("has not reported yet".to_owned()),
+        _ => Some(format!("cannot run guests ({})", ready.message)),
+    }
+}
+
+fn enrolled(world: &World, name: &str) -> Finding {
+    let theirs = world.enrolments.iter().filter(|request| request.spec.node_name == name);
+    let end = theirs.filter_map(|request| end_of_certificate(request)).max_by_key(|end| end.0);
+    match end {
+        Some(end) if end.0 > world.now.0 => Finding::new(condition::ENROLLED, true, "CertificateCurrent", ""),
+        Some(_) => Finding::new(
+            condition::ENROLLED,
+            false,
+            "CertificateExpired",
+            format!(
+                "the certificate of {name} has expired: the node asks for another one by itself once it reaches the API"
+            ),
+        ),
+        None => Finding::new(
+            condition::ENROLLED,
+            Is::Unknown,
+            "NoCertificateKnown",
+            format!(
+                "no NodeEnrolment with a certificate for {name} is left, so nobody knows until when it is valid"
+            ),
+        ),
+    }
+}
+
+fn end_of_certificate(request: &NodeEnrolment) -> Option<Time> {
+    certificate::end(&request.status.as_ref()?.certificate)
+}
+
+/// The next step of removing a node whose virtual machines are all released.
+fn farewell(world: &World, name: &str, node: &Node) -> Option<Write> {
+    let ours = node.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    if !ours || world.machines_of(name).next().is_some() || world.grants.any_of(name) {
+        return None;
+    }
+    let lease = node_lease(name);
+    if let Some(uid) = world.leases.get(&lease) {
+        let target = Target::in_namespace(Kind::Lease, holdfast_api::names::SYSTEM_NAMESPACE, lease);
+        return Some(Write::new(target, Verb::Delete { uid: uid.clone() }));
+    }
+    let write = finalizer::drop_ours(Kind::HypervisorNode, &*node.object);
+    Some(write.telling(Tell::new(
+        &*node.object,
+        Weight::Normal,
+        "NodeRemoved",
+        format!("{name} was removed with all its rights"),
+    )))
+}

@@ -1,0 +1,155 @@
+//! Reads: one watch per kind, and the snapshot of all of them that a pass looks at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use holdfast_api::names::{NODE_LABEL, SYSTEM_NAMESPACE, node_lease};
+use holdfast_api::{
+    HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork,
+};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::Notify;
+
+use crate::cache::{Cache, Name, Wake, name};
+use crate::heartbeat::Heartbeats;
+use crate::world::{Grants, Node, Settings, World};
+
+/// One look at a Lease before its node is declared silent may take this long; after that it is not declared.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// What is known of every kind.
+pub(crate) struct Caches {
+    pub(crate) machines: Cache<VirtualMachine>,
+    pub(crate) images: Cache<VirtualMachineImage>,
+    pub(crate) networks: Cache<VirtualMachineNetwork>,
+    pub(crate) keys: Cache<SSHKey>,
+    pub(crate) nodes: Cache<HypervisorNode>,
+    pub(crate) enrolments: Cache<NodeEnrolment>,
+    pub(crate) leases: Cache<Lease>,
+    pub(crate) requests: Cache<CertificateSigningRequest>,
+    pub(crate) roles: Cache<Role>,
+    pub(crate) role_bindings: Cache<RoleBinding>,
+    pub(crate) cluster_roles: Cache<ClusterRole>,
+    pub(crate) cluster_role_bindings: Cache<ClusterRoleBinding>,
+}
+
+impl Caches {
+    /// The caches, and the one future that fills them for as long as it is polled.
+    pub(crate) fn new(client: &Client, wake: &Arc<Notify>) -> (Self, BoxFuture<'static, ()>) {
+        let mut follow: Vec<BoxFuture<'static, ()>> = Vec::new();
+        let yes = || Wake::Yes(Arc::clone(wake));
+        macro_rules! watched {
+            ($api:expr, $labels:expr, $wake:expr) => {{
+                let (cache, task) = Cache::new($api, $labels, $wake);
+                follow.push(Box::pin(task));
+                cache
+            }};
+        }
+        let client = || client.clone();
+        let ours = Some(NODE_LABEL);
+        let caches = Self {
+            machines: watched!(Api::all(client()), None, yes()),
+            images: watched!(Api::all(client()), None, yes()),
+            networks: watched!(Api::all(client()), None, yes()),
+            keys: watched!(Api::all(client()), None, yes()),
+            nodes: watched!(Api::all(client()), None, yes()),
+            enrolments: watched!(Api::all(client()), None, yes()),
+            leases: watched!(Api::namespaced(client(), SYSTEM_NAMESPACE), ours, Wake::No),
+            requests: watched!(Api::all(client()), ours, yes()),
+            roles: watched!(Api::all(client()), ours, yes()),
+            role_bindings: watched!(Api::all(client()), ours, yes()),
+            cluster_roles: watched!(Api::all(client()), ours, yes()),
+            cluster_role_bindings: watched!(Api::all(client()), ours, yes()),
+        };
+        let all = async move {
+            let mut follow: FuturesUnordered<_> = follow.into_iter().collect();
+            while follow.next().await.is_some() {}
+        };
+        (caches, Box::pin(all))
+    }
+
+    /// Waits until every kind was listed once: before that, absence means nothing.
+    pub(crate) async fn ready(&self) {
+        self.machines.ready().await;
+        self.images.ready().await;
+        self.networks.ready().await;
+        self.keys.ready().await;
+        self.nodes.ready().await;
+        self.enrolments.ready().await;
+        self.leases.ready().await;
+        self.requests.ready().await;
+        self.roles.ready().await;
+        self.role_bindings.ready().await;
+        self.cluster_roles.ready().await;
+        self.cluster_role_bindings.ready().await;
+    }
+
+    /// The snapshot of this moment.
+    pub(crate) fn world(&self, settings: Settings, beats: &Heartbeats, now: Instant) -> World {
+        let mut machines = self.machines.all(now);
+        machines.sort_by_cached_key(|vm| (vm.creation_timestamp().map(|time| time.0), name(&**vm)));
+        let node = |object: Arc<HypervisorNode>| {
+            let life = beats.life(&node_lease(&object.name_any()));
+            (object.name_any(), Node { object, life })
+        };
+        World {
+            settings,
+            now: Time(Timestamp::now()),
+            machines,
+            nodes: self.nodes.all(now).into_iter().map(node).collect(),
+            images: by_name(self.images.all(now)),
+            networks: self.networks.all(now),
+            keys: self.keys.all(now),
+            enrolments: self.enrolments.all(now),
+            requests: self
+                .requests
+                .all(now)
+                .into_iter()
+                .map(|request| (request.name_any(), request))
+                .collect(),
+            leases: self
+                .leases
+                .all(now)
+                .into_iter()
+                .map(|lease| (lease.name_any(), lease.uid().unwrap_or_default()))
+                .collect(),
+            grants: Grants {
+                roles: by_name(self.roles.all(now)),
+                role_bindings: by_name(self.role_bindings.all(now)),
+                cluster_roles: by_name(self.cluster_roles.all(now)),
+                cluster_role_bindings: by_name(self.cluster_role_bindings.all(now)),
+            },
+        }
+    }
+
+    /// Notes every heartbeat; a node whose time is over is declared silent only after a look at its Lease itself.
+    pub(crate) async fn listen(&self, client: &Client, beats: &mut Heartbeats, now: Instant) {
+        let leases = self.leases.all(now);
+        for lease in &leases {
+            beats.note(lease, now);
+        }
+        beats.keep(|name| leases.iter().any(|lease| lease.name_any() == name));
+        let api: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+        for name in beats.overdue(now) {
+            if let Ok(Ok(lease)) = tokio::time::timeout(LOOK_LIMIT, api.get(&name)).await {
+                beats.note(&lease, Instant::now());
+                if beats.overdue(Instant::now()).contains(&name) {
+                    beats.declare_silent(&name);
+                }
+            }
+        }
+    }
+}
+
+fn by_name<K: Resource>(objects: Vec<Arc<K>>) -> BTreeMap<Name, Arc<K>> {
+    objects.into_iter().map(|object| (name(&*object), object)).collect()
+}

@@ -1,0 +1,121 @@
+//! `holdfast-controller run`: wiring, the leader's Lease, the end.
+//!
+//! Crash-only: a controller that loses its Lease or a part of itself ends, and the next start goes on from what stands
+//! in the API. SIGTERM and SIGINT give the Lease back first, so that a successor need not wait for it to expire.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use holdfast_api::names::CONTROLLER;
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+use kube_lease_manager::LeaseManagerBuilder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+
+use crate::backoff::Backoff;
+use crate::execute::Executor;
+use crate::heartbeat::Heartbeats;
+use crate::http;
+use crate::metrics::Metrics;
+use crate::observe::Caches;
+use crate::reconcile::Reconciler;
+use crate::world::Settings;
+
+/// The leader's Lease lives this long without renewal (s): a successor of a killed leader waits for it.
+const LEASE_SECONDS: u64 = 15;
+/// Renewed this much before its end (s); clocks of two controllers may differ by less.
+const GRACE_SECONDS: u64 = 5;
+
+/// What the command line says.
+pub(crate) struct Options {
+    /// Where `/metrics` and the probes are served.
+    pub(crate) listen: SocketAddr,
+    /// Namespace of the leader's Lease.
+    pub(crate) namespace: String,
+    /// Name in the Lease; a process started anew under the same name need not wait for the old one's Lease.
+    pub(crate) identity: Option<String>,
+    pub(crate) settings: Settings,
+}
+
+/// Runs until SIGTERM, SIGINT or the loss of the Lease.
+pub(crate) async fn run(options: Options) -> Result<()> {
+    let client =
+        Client::try_default().await.context("could not find a cluster: set KUBECONFIG, or run in one")?;
+    let metrics = Arc::new(Metrics::new());
+    let serve = http::serve(options.listen, Arc::clone(&metrics));
+    let mut term = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("could not listen for SIGINT")?;
+    let manager = manager(client.clone(), &options).await?;
+    let (mut leads, releasing) = manager.watch().await;
+    tracing::info!(listen = %options.listen, "holdfast-controller started; asking for the lead");
+    let ended = tokio::select! {
+        ended = serve => ended,
+        ended = lead(client, &options, &mut leads, &metrics) => ended,
+        _ = term.recv() => Ok(()),
+        _ = int.recv() => Ok(()),
+    };
+    // Dropping the channel gives the Lease back.
+    drop(leads);
+    releasing
+        .await
+        .context("the task that keeps the Lease panicked")?
+        .context("could not give the Lease back")?;
+    tracing::info!("holdfast-controller ended");
+    ended
+}
+
+async fn manager(client: Client, options: &Options) -> Result<kube_lease_manager::LeaseManager> {
+    let builder = LeaseManagerBuilder::new(client, CONTROLLER)
+        .with_namespace(&options.namespace)
+        .with_duration(LEASE_SECONDS)
+        .with_grace(GRACE_SECONDS);
+    let builder = match &options.identity {
+        Some(identity) => {
+            builder.with_identity(identity).with_field_manager(format!("{CONTROLLER}-{identity}"))
+        }
+        None => builder,
+    };
+    builder.build().await.context("could not read the Lease of the leader")
+}
+
+/// Waits for the lead, then reconciles until it is lost.
+async fn lead(
+    client: Client,
+    options: &Options,
+    leads: &mut watch::Receiver<bool>,
+    metrics: &Arc<Metrics>,
+) -> Result<()> {
+    leads.wait_for(|leads| *leads).await.context("the task that keeps the Lease ended")?;
+    tracing::info!("leading");
+    metrics.set_leader();
+    let wake = Arc::new(Notify::new());
+    let (caches, follow) = Caches::new(&client, &wake);
+    let reporter = Reporter {
+        controller: CONTROLLER.to_owned(),
+        instance: Some(options.identity.clone().unwrap_or_else(|| CONTROLLER.to_owned())),
+    };
+    let reconciler = Reconciler {
+        executor: Executor { client: client.clone(), recorder: Recorder::new(client.clone(), reporter) },
+        client,
+        caches,
+        settings: options.settings,
+        wake,
+        metrics: Arc::clone(metrics),
+        beats: Heartbeats::default(),
+        backoff: Backoff::default(),
+    };
+    // Tasks of their own: a long pass must not keep the watches from being read.
+    let mut follow = tokio::spawn(follow);
+    let mut reconcile = tokio::spawn(reconciler.run());
+    let ended = tokio::select! {
+        lost = leads.wait_for(|leads| !*leads) => lost.map(drop).context("the task that keeps the Lease ended"),
+        ended = &mut follow => ended.context("the task that watches panicked"),
+        ended = &mut reconcile => ended.context("the task that reconciles panicked"),
+    };
+    follow.abort();
+    reconcile.abort();
+    ended?;
+    bail!("the lead was lost: another controller may have taken over");
+}

@@ -1,0 +1,250 @@
+//! The life of a binding (api.md section 3): the next write of each virtual machine, from what stands in the API alone.
+//!
+//! ```text
+//! Free ──mark (finalizer, placed-on)──► Marked ──rights, namespaces──► bind (nodeName, digests) ──► Bound
+//!  ▲                                                                                                  │
+//!  └────── release (annotation first, then the status) ◄── its node was declared gone ────────────────┘
+//! ```
+//!
+//! Marked binds to that node or to none: the store may have lost a `nodeName` that the node has seen. While its node
+//! lives the node writes the status; here only what [`status`] says for a machine that waits or whose node is silent.
+
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_api::VirtualMachine;
+use holdfast_api::condition::{self, REMOVED};
+use holdfast_api::names::{FINALIZER, PLACED_ON};
+use holdfast_api::virtual_machine::{DiskStatus, VirtualMachineStatus};
+use kube::ResourceExt;
+use serde::Serialize;
+
+use crate::access;
+use crate::capacity::{self, Room};
+use crate::finalizer;
+use crate::node;
+use crate::place::{self, Candidate, Wish};
+use crate::world::{self, Binding, Node, World, mark};
+use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, json};
+
+/// The writes of all virtual machines; what one is given, the next one does not find.
+pub(crate) fn plan(world: &World, access: &access::Plan) -> Vec<Write> {
+    let mut round = Round { world, access, promised: world.promised() };
+    world.machines.iter().filter_map(|vm| round.next(vm)).collect()
+}
+
+struct Round<'a> {
+    world: &'a World,
+    access: &'a access::Plan,
+    promised: BTreeMap<String, Room>,
+}
+
+impl Round<'_> {
+    fn next(&mut self, vm: &VirtualMachine) -> Option<Write> {
+        if vm.metadata.deletion_timestamp.is_some() {
+            return self.leave(vm);
+        }
+        match Binding::of(vm) {
+            Binding::Free => self.choose(vm),
+            Binding::Marked(node) => self.complete(vm, node),
+            Binding::Bound(node) => self.keep(vm, node),
+        }
+    }
+
+    /// Chooses a node and writes it down where only the controller reads it.
+    fn choose(&mut self, vm: &VirtualMachine) -> Option<Write> {
+        if let Err(wait) = digests(self.world, vm) {
+            return status::waits(self.world, vm, &wait);
+        }
+        let wish = self.wish(vm);
+        match place::place(&wish, &self.candidates()) {
+            Ok(node) => {
+                let sum = self.promised.entry(node.clone()).or_default();
+                *sum = sum.plus(wish.room);
+                Some(marked(vm, &node))
+            }
+            Err(sentence) => status::waits(self.world, vm, &status::Wait::no_node(sentence)),
+        }
+    }
+
+    /// Goes on with a binding: binds once the node has its rights and serves the namespace.
+    fn complete(&self, vm: &VirtualMachine, name: &str) -> Option<Write> {
+        let Some(node) = self.world.nodes.get(name) else {
+            return status::waits(self.world, vm, &status::Wait::node_missing(name));
+        };
+        if node.removing() {
+            return Some(unmarked(vm));
+        }
+        if !finalizer::is_ours(vm) {
+            return Some(marked(vm, name));
+        }
+        match digests(self.world, vm) {
+            Err(wait) => status::waits(self.world, vm, &wait),
+            Ok(disks) => self.prepared(vm, name, node).then(|| status::bind(self.world, vm, name, disks)),
+        }
+    }
+
+    fn prepared(&self, vm: &VirtualMachine, name: &str, node: &Node) -> bool {
+        let namespace = vm.namespace().unwrap_or_default();
+        let served = node.object.status.as_ref().is_some_and(|status| status.namespaces.contains(&namespace));
+        served && self.access.granted(&namespace, name)
+    }
+
+    /// Looks after a bound machine: repairs the annotation, speaks for a silent node, releases it from one that is gone.
+    fn keep(&self, vm: &VirtualMachine, name: &str) -> Option<Write> {
+        let Some(node) = self.world.nodes.get(name) else {
+            return status::lost(self.world, vm, name, status::Loss::Missing);
+        };
+        if node.removing() {
+            return Some(if mark(vm).is_some() {
+                unmarked(vm)
+            } else {
+                status::release(self.world, vm, name)
+            });
+        }
+        if mark(vm) != Some(name) || !finalizer::is_ours(vm) {
+            return Some(marked(vm, name));
+        }
+        if node.silent() { status::lost(self.world, vm, name, status::Loss::Silent) } else { None }
+    }
+
+    /// Deletion: the finalizer goes when nothing of the machine is left on a node.
+    fn leave(&self, vm: &VirtualMachine) -> Option<Write> {
+        if !finalizer::is_ours(vm) {
+            return None;
+        }
+        let gone = || Some(finalizer::drop_ours(Kind::VirtualMachine, vm));
+        let Some(name) = Binding::of(vm).node() else { return gone() };
+        let node = self.world.nodes.get(name);
+        if node.is_some_and(Node::removing) || condition::is_true(&world::status(vm).conditions, REMOVED) {
+            return gone();
+        }
+        match Binding::of(vm) {
+            Binding::Marked(_) if !self.was_shown(vm, name) => gone(),
+            Binding::Marked(_) => {
+                let disks = pinned(self.world, vm);
+                node.filter(|node| self.prepared(vm, name, node))
+                    .map(|_| status::bind(self.world, vm, name, disks))
+            }
+            Binding::Bound(_) if node.is_none() => status::lost(self.world, vm, name, status::Loss::Missing),
+            Binding::Bound(_) if node.is_some_and(Node::silent) => {
+                status::lost(self.world, vm, name, status::Loss::Silent)
+            }
+            Binding::Bound(_) | Binding::Free => None,
+        }
+    }
+
+    /// Whether the node may have seen a marked machine: rights come before the name, so without them it has not.
+    fn was_shown(&self, vm: &VirtualMachine, name: &str) -> bool {
+        let namespace = vm.namespace().unwrap_or_default();
+        let grant = (namespace, holdfast_api::names::vms_grant(name));
+        let holds = self.world.nodes.get(name).is_some_and(|node| node.holds(&vm.uid().unwrap_or_default()));
+        holds || self.world.grants.role_bindings.contains_key(&grant)
+    }
+
+    fn wish(&self, vm: &VirtualMachine) -> Wish {
+        let room = capacity::of_machine(vm, self.world.settings.disk_percent);
+        let guest = vm.spec.memory.bytes().unwrap_or(0);
+        let uid = vm.uid().unwrap_or_default();
+        let holder = self.world.nodes.iter().find(|(_, node)| !node.removing() && node.holds(&uid));
+        Wish {
+            room,
+            overhead: room.memory.saturating_sub(guest),
+            placement: vm.spec.placement.clone().unwrap_or_default(),
+            held_by: holder.map(|(name, _)| name.clone()),
+        }
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let candidate = |(name, node): (&String, &Node)| Candidate {
+            name: name.clone(),
+            labels: node.object.labels().clone(),
+            closed: node::closed(name, node),
+            total: capacity::of_node(&node.object),
+            promised: self.promised.get(name).copied().unwrap_or_default(),
+        };
+        self.world.nodes.iter().map(candidate).collect()
+    }
+}
+
+/// The disks with the digests of their images; waits for an image that is not there.
+fn digests(world: &World, vm: &VirtualMachine) -> Result<Vec<DiskStatus>, status::Wait> {
+    let namespace = vm.namespace().unwrap_or_default();
+    let absent = |name: &str| {
+        let image = world.images.get(&(namespace.clone(), name.to_owned()));
+        image.is_none_or(|image| image.metadata.deletion_timestamp.is_some())
+    };
+    let images = vm.spec.disks.iter().filter_map(|disk| disk.image.as_ref());
+    let missing: BTreeSet<&str> =
+        images.map(|image| image.name.as_str()).filter(|name| absent(name)).collect();
+    match missing.first() {
+        Some(name) => Err(status::Wait::no_image(name)),
+        None => Ok(pinned(world, vm)),
+    }
+}
+
+/// The disks with such digests as are known.
+fn pinned(world: &World, vm: &VirtualMachine) -> Vec<DiskStatus> {
+    let namespace = vm.namespace().unwrap_or_default();
+    let digest = |name: &str| {
+        world.images.get(&(namespace.clone(), name.to_owned())).map(|image| image.spec.digest.clone())
+    };
+    let pin = |disk: &holdfast_api::virtual_machine::Disk| DiskStatus {
+        name: disk.name.clone(),
+        image_digest: disk.image.as_ref().and_then(|image| digest(&image.name)).unwrap_or_default(),
+        ..DiskStatus::default()
+    };
+    vm.spec.disks.iter().map(pin).collect()
+}
+
+/// Finalizer and annotation in one patch.
+fn marked(vm: &VirtualMachine, node: &str) -> Write {
+    let metadata = Meta {
+        finalizers: vec![FINALIZER.to_owned()],
+        annotations: BTreeMap::from([(PLACED_ON.to_owned(), node.to_owned())]),
+        ..Meta::exactly(vm)
+    };
+    Write::new(
+        Target::of(Kind::VirtualMachine, vm),
+        Verb::Apply(body::<VirtualMachine>(&metadata, Nothing {})),
+    )
+}
+
+/// The finalizer alone: apply removes the annotation that it leaves out.
+fn unmarked(vm: &VirtualMachine) -> Write {
+    #[derive(Serialize)]
+    struct Patch {
+        metadata: Unmark,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Unmark {
+        uid: Option<String>,
+        resource_version: Option<String>,
+        annotations: BTreeMap<&'static str, Option<()>>,
+    }
+    let metadata = Unmark {
+        uid: vm.uid(),
+        resource_version: vm.resource_version(),
+        annotations: BTreeMap::from([(PLACED_ON, None)]),
+    };
+    Write::new(Target::of(Kind::VirtualMachine, vm), Verb::Merge(json(&Patch { metadata })))
+}
+
+/// Neither spec nor status.
+#[derive(Serialize)]
+struct Nothing {}
+
+/// A status as server-side apply, refused if the object changed since it was read.
+fn apply(vm: &VirtualMachine, status: VirtualMachineStatus) -> Write {
+    let body = body::<VirtualMachine>(&Meta::exactly(vm), Status { status });
+    Write::new(Target::of(Kind::VirtualMachine, vm), Verb::ApplyStatus(body))
+}
+
+fn news(vm: &VirtualMachine, weight: Weight, reason: &'static str, note: String) -> Tell {
+    Tell::new(vm, weight, reason, note)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Histories of one virtual machine, write by write.

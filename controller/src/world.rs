@@ -1,0 +1,192 @@
+//! Everything one pass looks at: a snapshot, so that planners are pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use holdfast_api::names::{NODE_LABEL, PLACED_ON};
+use holdfast_api::virtual_machine::VirtualMachineStatus;
+use holdfast_api::{
+    HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork,
+    condition,
+};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use kube::ResourceExt;
+
+use crate::cache::Name;
+use crate::capacity::{self, Room};
+use crate::heartbeat::Life;
+
+/// What the administrator decided at start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// Lets nodes in whose key lies in a file, without asking a person.
+    pub(crate) accept_insecure_dev: bool,
+    /// How much of a disk's virtual size counts as promised, in percent.
+    pub(crate) disk_percent: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { accept_insecure_dev: false, disk_percent: 100 }
+    }
+}
+
+/// The snapshot.
+pub(crate) struct World {
+    pub(crate) settings: Settings,
+    pub(crate) now: Time,
+    /// Oldest first: who came first is placed first.
+    pub(crate) machines: Vec<Arc<VirtualMachine>>,
+    pub(crate) nodes: BTreeMap<String, Node>,
+    pub(crate) images: BTreeMap<Name, Arc<VirtualMachineImage>>,
+    pub(crate) networks: Vec<Arc<VirtualMachineNetwork>>,
+    pub(crate) keys: Vec<Arc<SSHKey>>,
+    pub(crate) enrolments: Vec<Arc<NodeEnrolment>>,
+    pub(crate) requests: BTreeMap<String, Arc<CertificateSigningRequest>>,
+    /// UIDs of the nodes' Leases, by name.
+    pub(crate) leases: BTreeMap<String, String>,
+    pub(crate) grants: Grants,
+}
+
+/// The rights of nodes as they stand.
+#[derive(Default)]
+pub(crate) struct Grants {
+    pub(crate) roles: BTreeMap<Name, Arc<Role>>,
+    pub(crate) role_bindings: BTreeMap<Name, Arc<RoleBinding>>,
+    pub(crate) cluster_roles: BTreeMap<Name, Arc<ClusterRole>>,
+    pub(crate) cluster_role_bindings: BTreeMap<Name, Arc<ClusterRoleBinding>>,
+}
+
+impl Grants {
+    /// Whether any right of this node stands, be it on its way out.
+    pub(crate) fn any_of(&self, node: &str) -> bool {
+        let theirs = |meta: &ObjectMeta| labelled(meta) == Some(node);
+        self.roles.values().any(|grant| theirs(&grant.metadata))
+            || self.role_bindings.values().any(|grant| theirs(&grant.metadata))
+            || self.cluster_roles.values().any(|grant| theirs(&grant.metadata))
+            || self.cluster_role_bindings.values().any(|grant| theirs(&grant.metadata))
+    }
+}
+
+/// The node an object is labelled with.
+pub(crate) fn labelled(meta: &ObjectMeta) -> Option<&str> {
+    meta.labels.as_ref()?.get(NODE_LABEL).map(String::as_str)
+}
+
+/// A node and whether it lives.
+pub(crate) struct Node {
+    pub(crate) object: Arc<HypervisorNode>,
+    pub(crate) life: Life,
+}
+
+impl Node {
+    /// Whether a person has declared the host gone for good.
+    pub(crate) fn removing(&self) -> bool {
+        self.object.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether nothing is heard from it. While that is not known anew, what was said last holds.
+    pub(crate) fn silent(&self) -> bool {
+        match self.life {
+            Life::Alive => false,
+            Life::Silent => true,
+            Life::Unproven => condition::find(self.conditions(), condition::READY)
+                .is_none_or(|ready| ready.status == condition::Is::Unknown.word()),
+        }
+    }
+
+    /// Its conditions as they stand.
+    pub(crate) fn conditions(&self) -> &[Condition] {
+        self.object.status.as_ref().map_or(&[], |status| &status.conditions)
+    }
+
+    /// Whether it reports to hold this virtual machine.
+    pub(crate) fn holds(&self, uid: &str) -> bool {
+        self.object.status.as_ref().is_some_and(|status| {
+            status.virtual_machines.iter().any(|held| held == uid)
+                || status.orphans.iter().any(|orphan| orphan.uid == uid)
+        })
+    }
+}
+
+/// Where a virtual machine belongs, as its object says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Binding<'a> {
+    /// To no node.
+    Free,
+    /// A node was chosen and is being prepared, or the store lost the name: that node or none.
+    Marked(&'a str),
+    /// To this node.
+    Bound(&'a str),
+}
+
+impl<'a> Binding<'a> {
+    /// Of this virtual machine.
+    pub(crate) fn of(vm: &'a VirtualMachine) -> Self {
+        let name = vm.status.as_ref().map_or("", |status| status.node_name.as_str());
+        match (name, mark(vm)) {
+            ("", None) => Self::Free,
+            ("", Some(node)) => Self::Marked(node),
+            (node, _) => Self::Bound(node),
+        }
+    }
+
+    /// The node, chosen or holding.
+    pub(crate) fn node(self) -> Option<&'a str> {
+        match self {
+            Self::Free => None,
+            Self::Marked(node) | Self::Bound(node) => Some(node),
+        }
+    }
+}
+
+/// The node in the annotation of a virtual machine.
+pub(crate) fn mark(vm: &VirtualMachine) -> Option<&str> {
+    let mark = vm.metadata.annotations.as_ref()?.get(PLACED_ON)?;
+    (!mark.is_empty()).then_some(mark.as_str())
+}
+
+/// The status of a virtual machine; an empty one when it has none yet.
+pub(crate) fn status(vm: &VirtualMachine) -> &VirtualMachineStatus {
+    static NONE: std::sync::LazyLock<VirtualMachineStatus> =
+        std::sync::LazyLock::new(VirtualMachineStatus::default);
+    vm.status.as_ref().unwrap_or(&NONE)
+}
+
+/// The label that ties an object to a node.
+pub(crate) fn node_label(node: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(NODE_LABEL.to_owned(), node.to_owned())])
+}
+
+impl World {
+    /// The machines that are on a node or on their way to it.
+    pub(crate) fn machines_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Arc<VirtualMachine>> {
+        self.machines.iter().filter(move |vm| Binding::of(vm).node() == Some(node))
+    }
+
+    /// What is promised on each node: its machines, and what it holds without an object.
+    pub(crate) fn promised(&self) -> BTreeMap<String, Room> {
+        let mut promised: BTreeMap<String, Room> =
+            self.nodes.keys().map(|name| (name.clone(), Room::default())).collect();
+        let mut known = BTreeSet::new();
+        for vm in &self.machines {
+            let Some(node) = Binding::of(vm).node() else { continue };
+            known.insert((node.to_owned(), vm.uid().unwrap_or_default()));
+            if let Some(sum) = promised.get_mut(node) {
+                *sum = sum.plus(capacity::of_machine(vm, self.settings.disk_percent));
+            }
+        }
+        for (name, node) in &self.nodes {
+            let orphans = node.object.status.iter().flat_map(|status| &status.orphans);
+            let rooms = orphans
+                .filter(|orphan| !known.contains(&(name.clone(), orphan.uid.clone())))
+                .map(|orphan| capacity::of_orphan(orphan, self.settings.disk_percent));
+            if let Some(sum) = promised.get_mut(name) {
+                *sum = rooms.fold(*sum, Room::plus);
+            }
+        }
+        promised
+    }
+}

@@ -1,0 +1,221 @@
+//! One write to the API, as data: planners make them, [`crate::execute`] carries them out, and nothing else writes.
+//!
+//! Each write is a crash point. A planner therefore derives the next write from what stands in the API alone, so that
+//! the next start goes on where the last one stopped.
+
+use std::fmt;
+
+use holdfast_api::condition::Finding;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
+use serde_json::Value;
+
+/// The kinds the controller writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    VirtualMachine,
+    VirtualMachineImage,
+    VirtualMachineNetwork,
+    SshKey,
+    HypervisorNode,
+    NodeEnrolment,
+    Lease,
+    Role,
+    RoleBinding,
+    ClusterRole,
+    ClusterRoleBinding,
+    SigningRequest,
+}
+
+impl Kind {
+    /// The name of the kind in the API.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::VirtualMachine => "VirtualMachine",
+            Self::VirtualMachineImage => "VirtualMachineImage",
+            Self::VirtualMachineNetwork => "VirtualMachineNetwork",
+            Self::SshKey => "SSHKey",
+            Self::HypervisorNode => "HypervisorNode",
+            Self::NodeEnrolment => "NodeEnrolment",
+            Self::Lease => "Lease",
+            Self::Role => "Role",
+            Self::RoleBinding => "RoleBinding",
+            Self::ClusterRole => "ClusterRole",
+            Self::ClusterRoleBinding => "ClusterRoleBinding",
+            Self::SigningRequest => "CertificateSigningRequest",
+        }
+    }
+}
+
+/// The object a write is for; at most one write per object and pass, bar metadata and status of one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Target {
+    pub(crate) kind: Kind,
+    /// Empty for a cluster-scoped object.
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Target {
+    /// The target of a write to this object.
+    pub(crate) fn of<K: Resource>(kind: Kind, object: &K) -> Self {
+        Self { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    }
+
+    /// A cluster-scoped target.
+    pub(crate) fn cluster(kind: Kind, name: impl Into<String>) -> Self {
+        Self { kind, namespace: String::new(), name: name.into() }
+    }
+
+    /// A target in a namespace.
+    pub(crate) fn in_namespace(kind: Kind, namespace: &str, name: impl Into<String>) -> Self {
+        Self { kind, namespace: namespace.to_owned(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind.word(), self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind.word(), self.name),
+        }
+    }
+}
+
+/// How an object is written. Bodies are whole objects of the API, but for the fields we leave alone.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Verb {
+    /// Server-side apply of metadata and spec, by force.
+    Apply(Value),
+    /// Server-side apply of status, by force.
+    ApplyStatus(Value),
+    /// Replaces the whole status; apply would leave another manager's fields behind.
+    ReplaceStatus(Value),
+    /// JSON merge patch of metadata.
+    Merge(Value),
+    /// Creates the object; it is fine when it exists already.
+    Create(Value),
+    /// Replaces the approval of a `CertificateSigningRequest`.
+    Approve(Value),
+    /// Deletes exactly this object, not one of the same name made since.
+    Delete { uid: String },
+}
+
+/// An event that tells the story of a write, published once the write succeeded.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tell {
+    pub(crate) regarding: ObjectReference,
+    pub(crate) weight: Weight,
+    pub(crate) reason: &'static str,
+    pub(crate) note: String,
+}
+
+/// Whether an event is news or a worry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
+    Normal,
+    Warning,
+}
+
+impl Tell {
+    /// An event about an object.
+    pub(crate) fn new<K>(about: &K, weight: Weight, reason: &'static str, note: impl Into<String>) -> Self
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        Self { regarding: about.object_ref(&()), weight, reason, note: note.into() }
+    }
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Write {
+    pub(crate) target: Target,
+    pub(crate) verb: Verb,
+    pub(crate) tell: Vec<Tell>,
+}
+
+impl Write {
+    /// A write without an event.
+    pub(crate) fn new(target: Target, verb: Verb) -> Self {
+        Self { target, verb, tell: Vec::new() }
+    }
+
+    /// The same write with an event.
+    pub(crate) fn telling(mut self, tell: Tell) -> Self {
+        self.tell.push(tell);
+        self
+    }
+}
+
+/// Metadata of an applied object.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Meta {
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) namespace: Option<String>,
+    /// Set where the write must find the object as it was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resource_version: Option<String>,
+    /// Set where the write must not reach an object of the same name made since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) uid: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) finalizers: Vec<String>,
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub(crate) labels: std::collections::BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub(crate) annotations: std::collections::BTreeMap<String, String>,
+}
+
+impl Meta {
+    /// Name, namespace, UID and version of an object that was read: the write is refused if it changed since.
+    pub(crate) fn exactly<K: Resource>(object: &K) -> Self {
+        Self { resource_version: object.resource_version(), ..Self::same(object) }
+    }
+
+    /// Name, namespace and UID of an object that was read: its other writers do not matter.
+    pub(crate) fn same<K: Resource>(object: &K) -> Self {
+        Self { name: object.name_any(), namespace: object.namespace(), uid: object.uid(), ..Self::default() }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Object<'a, P: Serialize> {
+    api_version: &'a str,
+    kind: &'a str,
+    metadata: &'a Meta,
+    #[serde(flatten)]
+    part: P,
+}
+
+/// The body of an object: its metadata and the part that is written, such as `{status: …}`.
+pub(crate) fn body<K: Resource<DynamicType = ()>>(metadata: &Meta, part: impl Serialize) -> Value {
+    json(&Object { api_version: &K::api_version(&()), kind: &K::kind(&()), metadata, part })
+}
+
+/// Any of our types as JSON. None of them can fail (no map has keys other than strings); an empty body would be refused.
+pub(crate) fn json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// The status part of a body.
+#[derive(Serialize)]
+pub(crate) struct Status<S: Serialize> {
+    pub(crate) status: S,
+}
+
+/// Whether all of `wanted` already stand in `found`, times included.
+pub(crate) fn stand(found: &[Condition], wanted: &[Condition]) -> bool {
+    wanted.iter().all(|condition| found.contains(condition))
+}
+
+/// Whether the condition of this finding would change its status or its reason: worth an event.
+pub(crate) fn turns(found: &[Condition], finding: &Finding) -> bool {
+    holdfast_api::condition::find(found, finding.type_)
+        .is_none_or(|old| old.status != finding.is.word() || old.reason != finding.reason)
+}
