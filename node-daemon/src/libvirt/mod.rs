@@ -7,6 +7,8 @@
 //! Calls read or change one thing and decide nothing; each has a limit after which its caller goes on. Everything a call
 //! needs travels by value, so it may outlive its caller. `vm/observe` and `vm/execute` are the callers.
 
+#![expect(clippy::disallowed_types, reason = "this is the module that clippy.toml keeps them in")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
