@@ -29,13 +29,7 @@ pub(crate) fn create(
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
     let temporary = draft(path, mode, write)?;
-    let renamed = renameat2(
-        AT_FDCWD,
-        &temporary,
-        AT_FDCWD,
-        path,
-        RenameFlags::RENAME_NOREPLACE,
-    );
+    let renamed = renameat2(AT_FDCWD, &temporary, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE);
     if let Err(errno) = renamed {
         remove(&temporary)?;
         return Err(errno.into());
@@ -61,12 +55,7 @@ fn draft(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>
     let temporary = temporary_name(path)?;
     remove(&temporary)?;
     // New and without following links: whoever could plant something here must not choose where we write.
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)?;
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&temporary)?;
     if let Err(error) = write(&mut file).and_then(|()| file.sync_all()) {
         remove(&temporary)?;
         return Err(error);
@@ -75,9 +64,7 @@ fn draft(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>
 }
 
 fn temporary_name(path: &Path) -> io::Result<PathBuf> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut hidden = OsString::from(".");
     hidden.push(name);
     hidden.push(".new");

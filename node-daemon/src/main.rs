@@ -5,37 +5,25 @@
 mod accelerator;
 mod args;
 mod config;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod confined;
 mod contact;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod disk;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod durable;
 mod enrol;
 mod health;
 mod identity;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod image;
 mod jitter;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod libvirt;
 mod log;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod network;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod node;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod objects;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod retry;
 mod run;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod secret;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod seed;
 mod supervisor;
-#[allow(dead_code, unused_imports, reason = "the vm driver calls it")]
 mod vm;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use holdfast_api::node::Capacity;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -26,6 +27,7 @@ use crate::node::report::Reporter;
 use crate::node::{self, Holdings, Wishes, facts, lease};
 use crate::objects::Objects;
 use crate::supervisor::{self, Supervisor};
+use crate::vm;
 
 /// Why the daemon ended though nobody asked it to.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +83,7 @@ fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()>
     let holdings = watch::Sender::new(None::<Holdings>);
     let wishes = watch::Sender::new(Wishes::default());
     let health = Health::default();
+    let capacity = facts.capacity.clone();
 
     let (objects, serving) = Objects::new(node.clone(), session.subscribe(), contact.subscribe());
     let reporter = Reporter {
@@ -100,6 +103,7 @@ fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()>
         holdings: holdings.subscribe(),
     };
     let driver = Driver {
+        capacity,
         objects: objects.clone(),
         proof: proof.subscribe(),
         wishes: wishes.subscribe(),
@@ -115,7 +119,7 @@ fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()>
     let enroller = Enroller { node, kubeconfig: config.kubeconfig.clone(), identity };
     parts.spawn(enroller.keep(session, contact.subscribe()));
     parts.spawn(prove(config, proof));
-    parts.spawn(drive(driver));
+    parts.spawn(vm::run(driver));
     parts
 }
 
@@ -128,6 +132,8 @@ async fn prove(config: Config, proof: watch::Sender<Proof>) {
 /// What the vm driver is given.
 pub(crate) struct Driver {
     pub(crate) config: Config,
+    /// What virtual machines may be given.
+    pub(crate) capacity: Capacity,
     pub(crate) objects: Objects,
     pub(crate) proof: watch::Receiver<Proof>,
     pub(crate) wishes: watch::Receiver<Wishes>,
@@ -135,15 +141,6 @@ pub(crate) struct Driver {
     /// Beats after each pass; with a sentence when libvirt does not answer.
     pub(crate) pulse: Pulse,
 }
-
-// ---- here the vm driver starts: `vm::run(driver).await` takes the place of this body -------------------------------
-async fn drive(driver: Driver) {
-    loop {
-        driver.pulse.beat(None);
-        tokio::time::sleep(Duration::from_secs(10)).await;
-    }
-}
-// ---------------------------------------------------------------------------------------------------------------------
 
 async fn asked_to_end() -> Result<(), Error> {
     let failed = |source| Error::Signal { source };

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use holdfast_api::Quantity;
+use ipnet::Ipv4Net;
 use serde::Deserialize;
 
 /// Name of a node: lower-case letters, digits and '-', at most 40 characters, as `NodeEnrolment` asks.
@@ -99,25 +100,21 @@ impl TryFrom<u32> for Seconds {
     }
 }
 
-/// An IPv4 network that subnets are taken from.
+/// An IPv4 network that subnets are taken from: /8 to /24, so that at least one /24 fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Pool {
-    /// First address.
-    pub(crate) network: Ipv4Addr,
-    /// Prefix length, 8 to 24, so that at least one /24 fits.
-    pub(crate) prefix: u8,
+pub(crate) struct Pool(Ipv4Net);
+
+impl Pool {
+    /// The network.
+    pub(crate) fn net(self) -> Ipv4Net {
+        self.0
+    }
 }
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { network: Ipv4Addr::new(10, 88, 0, 0), prefix: 16 }
-    }
-}
-
-impl fmt::Display for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
+        Self(Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16))
     }
 }
 
@@ -133,13 +130,8 @@ impl TryFrom<String> for Pool {
 }
 
 fn pool(text: &str) -> Option<Pool> {
-    let (network, prefix) = text.split_once('/')?;
-    let (network, prefix): (Ipv4Addr, u8) = (network.parse().ok()?, prefix.parse().ok()?);
-    if !(8..=24).contains(&prefix) {
-        return None;
-    }
-    let host_bits = u32::MAX >> prefix;
-    (network.to_bits() & host_bits == 0).then_some(Pool { network, prefix })
+    let net: Ipv4Net = text.parse().ok()?;
+    ((8..=24).contains(&net.prefix_len()) && net.trunc() == net).then_some(Pool(net))
 }
 
 /// Enough of a wrong value to recognise it.

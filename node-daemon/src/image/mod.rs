@@ -32,7 +32,7 @@ use std::{fs, io};
 
 use tokio::sync::watch;
 
-pub(crate) use self::digest::{BadDigest, Digest};
+pub(crate) use self::digest::Digest;
 pub(crate) use self::error::Error;
 pub(crate) use self::inspect::{Error as InspectError, inspect_overlay};
 pub(crate) use reqwest::Url;
@@ -232,3 +232,6 @@ fn make_dir(dir: &Path, mode: u32) -> Result<(), Error> {
     let outcome = fs::create_dir_all(dir).and_then(|()| fs::set_permissions(dir, permissions));
     outcome.map_err(|source| Error::storage(dir, source))
 }
+
+#[cfg(test)]
+mod fetch_tests;

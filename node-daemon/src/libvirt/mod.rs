@@ -38,11 +38,10 @@ pub(crate) mod xml;
 
 pub(crate) use domain::{AddressSource, Domain, GuestAddress, StartPaused};
 pub(crate) use error::{Error, Fault};
-pub(crate) use events::{Event, Events, Lifecycle};
+pub(crate) use events::{Event, Events};
 pub(crate) use host::HostInfo;
 pub(crate) use network::Network;
-pub(crate) use state::{CrashedReason, DomainState, PausedReason, ShutOffReason};
-pub(crate) use text::Invalid;
+pub(crate) use state::{DomainState, PausedReason, ShutOffReason};
 
 use actor::{Actor, Call, Subject};
 

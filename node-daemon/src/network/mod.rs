@@ -34,7 +34,7 @@ use crate::libvirt::{Libvirt, Network};
 
 pub(crate) use error::Error;
 pub(crate) use record::{Kind, NetworkRecord};
-pub(crate) use values::{Device, Subnet, Vlan};
+pub(crate) use values::{Device, Subnet};
 
 use names::Tagged;
 use netlink::{Link, LinkKind, Netlink};

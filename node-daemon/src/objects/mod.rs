@@ -25,7 +25,6 @@ use tokio::sync::{mpsc, watch};
 pub(crate) use changes::Changed;
 pub(crate) use events::Severity;
 pub(crate) use secret::KeptSecret;
-pub(crate) use status::Error as StatusError;
 
 use crate::config::NodeName;
 use crate::contact::Contact;

@@ -2,17 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::fetches::Fetches;
 use super::observed::Accelerator;
+use crate::accelerator::Proof;
+use crate::config;
 use crate::disk::Disks;
-use crate::libvirt::{Libvirt, domain_xml};
+use crate::image::{Cache, Rules};
+use crate::libvirt::{self, Events, Libvirt, domain_xml};
 use crate::network::Networks;
+use crate::node::Wishes;
 use crate::objects::Objects;
+use crate::run::Driver;
 
 /// Handles to the world. Passed by reference; there is no global.
 pub(crate) struct Context {
@@ -30,28 +34,76 @@ pub(crate) struct Context {
     pub(crate) objects: Objects,
     /// What the configuration says shall execute guests.
     pub(crate) configured: domain_xml::Accelerator,
-    /// Whether that was seen to run guest code; `None` until the proof has ended.
-    pub(crate) proof: watch::Receiver<Option<Accelerator>>,
-    /// MiB of memory this host has for virtual machines; 0 until libvirt has said it.
-    pub(crate) capacity_mib: AtomicU64,
+    /// Whether that was seen to run guest code.
+    pub(crate) proof: watch::Receiver<Proof>,
+    /// What people ask of this node: orphans to discard, images to fetch ahead.
+    pub(crate) wishes: watch::Receiver<Wishes>,
+    /// MiB of memory this host has for virtual machines.
+    pub(crate) capacity_mib: u64,
+}
+
+/// Why the driver cannot start: a part of the host it cannot do without.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The image cache cannot be used.
+    #[error("could not open the image cache")]
+    Cache { source: crate::image::Error },
+    /// `qemu-img` cannot be used.
+    #[error("could not prepare the making of disks")]
+    Disks { source: crate::confined::Error },
+    /// The connection to libvirt cannot even be tried.
+    #[error("could not prepare the connection to libvirt")]
+    Libvirt { source: libvirt::Error },
 }
 
 impl Context {
+    /// Opens what the driver works on; libvirt is connected to in the background.
+    pub(crate) fn open(driver: &Driver) -> Result<(Self, Events), Error> {
+        let config = &driver.config;
+        let cache = Cache::open(&config.state_dir.join("images"), rules(&config.image_sources));
+        let cache = Arc::new(cache.map_err(|source| Error::Cache { source })?);
+        let disks = Arc::new(Disks::open().map_err(|source| Error::Disks { source })?);
+        let (libvirt, events) = Libvirt::open(&config.libvirt_uri).map_err(|source| Error::Libvirt { source })?;
+        let context = Self {
+            state_dir: config.state_dir.clone(),
+            networks: Networks::new(libvirt.clone(), config.network_pool.net()),
+            libvirt,
+            fetches: Fetches::new(cache),
+            disks,
+            objects: driver.objects.clone(),
+            configured: match config.accelerator {
+                config::Accelerator::Kvm => domain_xml::Accelerator::Kvm,
+                config::Accelerator::Tcg => domain_xml::Accelerator::Tcg,
+            },
+            proof: driver.proof.clone(),
+            wishes: driver.wishes.clone(),
+            capacity_mib: driver.capacity.memory.bytes().unwrap_or(0) >> 20,
+        };
+        Ok((context, events))
+    }
+
     /// What is known of the accelerator now.
     pub(crate) fn accelerator(&self) -> Accelerator {
-        let unknown = || Accelerator::Unproved("the node is still trying whether it can run guests".to_owned());
-        self.proof.borrow().clone().unwrap_or_else(unknown)
+        let proof = self.proof.borrow();
+        if proof.holds() { Accelerator::Proved } else { Accelerator::Unproved(proof.message().to_owned()) }
     }
 
     /// MiB of memory that the other virtual machines here leave, halted ones and orphans counted, so that a start does
     /// not fail for lack of room. Without an answer of libvirt the start itself will say what is wrong.
     pub(crate) async fn room_mib(&self, uid: Uuid) -> u64 {
-        let capacity = self.capacity_mib.load(Ordering::Relaxed);
         let Ok(domains) = self.libvirt.domains().await else { return u64::MAX };
-        if capacity == 0 {
-            return u64::MAX;
-        }
         let others = domains.iter().filter(|domain| domain.uuid != uid && domain.record.is_some());
-        capacity.saturating_sub(others.map(|domain| domain.memory_mib).sum())
+        self.capacity_mib.saturating_sub(others.map(|domain| domain.memory_mib).sum())
+    }
+}
+
+fn rules(sources: &config::ImageSources) -> Rules {
+    Rules {
+        allow_loopback: sources.allow_loopback,
+        allow_link_local: sources.allow_link_local,
+        file_roots: sources.file_roots.clone(),
+        max_bytes: sources.max_size.bytes(),
+        stall_timeout: sources.stall_timeout(),
+        ..Rules::default()
     }
 }

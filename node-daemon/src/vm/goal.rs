@@ -68,9 +68,7 @@ pub(crate) fn judge(context: &Context, uid: Uuid, domain: Domain) -> Judged {
 
 /// A person wrote this UID into the node's `spec.discard`.
 fn discarded(context: &Context, uid: Uuid) -> bool {
-    let own = context.objects.own();
-    let own = own.borrow();
-    own.as_ref().is_some_and(|node| node.spec.discard.iter().any(|listed| *listed == uid.to_string()))
+    context.wishes.borrow().discard.contains(&uid.to_string())
 }
 
 fn decide(

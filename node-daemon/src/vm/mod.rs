@@ -32,8 +32,6 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub(crate) use context::Context;
-pub(crate) use fetches::Fetches;
-pub(crate) use observed::Accelerator;
 pub(crate) use supervise::run;
 
 use execute::Execution;

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -16,11 +15,13 @@ use super::context::Context;
 use super::holdings::{self, Held};
 use super::memory::Memory;
 use super::{observe, reconcile};
+use crate::health::Pulse;
 use crate::image::Digest;
 use crate::jitter::spread;
-use crate::libvirt::{Event, Events};
+use crate::libvirt::Event;
 use crate::node::{Holdings, HypervisorVersions};
 use crate::objects::Changed;
+use crate::run::Driver;
 
 /// Between two sweeps when nothing happens.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -37,25 +38,31 @@ struct Machine {
 struct Supervisor {
     context: Arc<Context>,
     machines: HashMap<Uuid, Machine>,
-    report: watch::Sender<Holdings>,
-    reserved_mib: u64,
+    report: watch::Sender<Option<Holdings>>,
+    pulse: Pulse,
     versions: Option<HypervisorVersions>,
     unused: (Instant, HashSet<Digest>),
-    swept: watch::Sender<bool>,
 }
 
-/// Runs every virtual machine of this node, for ever. `report` receives what the node holds; `swept` turns true after
-/// the first sweep that reached libvirt.
-pub(crate) async fn run(
-    context: Arc<Context>,
-    mut events: Events,
-    reserved_mib: u64,
-    report: watch::Sender<Holdings>,
-    swept: watch::Sender<bool>,
-) {
-    let unused = (Instant::now(), HashSet::new());
-    let mut supervisor =
-        Supervisor { context: context.clone(), machines: HashMap::new(), report, reserved_mib, versions: None, unused, swept };
+/// Runs every virtual machine of this node, for ever; ends when the host lacks what it cannot do without.
+pub(crate) async fn run(driver: Driver) {
+    let (context, mut events) = match Context::open(&driver) {
+        Ok((context, events)) => (Arc::new(context), events),
+        Err(error) => {
+            tracing::error!(error = super::sentence(&error), "virtual machines cannot be driven on this host");
+            return;
+        }
+    };
+    let mut wishes = context.wishes.clone();
+    let mut proof = context.proof.clone();
+    let mut supervisor = Supervisor {
+        context: context.clone(),
+        machines: HashMap::new(),
+        report: driver.holdings,
+        pulse: driver.pulse,
+        versions: None,
+        unused: (Instant::now(), HashSet::new()),
+    };
     let mut due = Instant::now();
     loop {
         let soon = tokio::select! {
@@ -65,6 +72,8 @@ pub(crate) async fn run(
                 None => return,
             },
             () = context.fetches.ended() => supervisor.nudge(&Changed::All),
+            Ok(()) = wishes.changed() => supervisor.nudge(&Changed::All),
+            Ok(()) = proof.changed() => supervisor.nudge(&Changed::All),
             () = tokio::time::sleep_until(due.into()) => {
                 supervisor.sweep().await;
                 due = Instant::now() + spread(SWEEP);
@@ -122,7 +131,7 @@ impl Supervisor {
         let held = match holdings::look(&self.context).await {
             Ok(held) => held,
             Err(error) => {
-                tracing::warn!(error = super::sentence(&error), "the host could not be swept; guests run on");
+                self.pulse.beat(Some(format!("{}; guests run on", super::sentence(&error))));
                 return;
             }
         };
@@ -135,21 +144,20 @@ impl Supervisor {
         self.prefetch();
         self.collect(&held).await;
         let holdings = holdings::holdings(&self.context, &held, self.versions.clone());
+        let holdings = Some(holdings);
         self.report.send_if_modified(|old| std::mem::replace(old, holdings.clone()) != holdings);
-        self.swept.send_if_modified(|done| !std::mem::replace(done, true));
+        self.pulse.beat(None);
     }
 
     async fn describe_host(&mut self) {
-        let Ok(host) = self.context.libvirt.host().await else { return };
-        let capacity = (host.memory >> 20).saturating_sub(self.reserved_mib);
-        self.context.capacity_mib.store(capacity, Ordering::Relaxed);
-        self.versions = Some(HypervisorVersions { libvirt: host.libvirt_version, hypervisor: host.hypervisor_version });
+        if let Ok(host) = self.context.libvirt.host().await {
+            let (libvirt, hypervisor) = (host.libvirt_version, host.hypervisor_version);
+            self.versions = Some(HypervisorVersions { libvirt, hypervisor });
+        }
     }
 
     fn prefetch(&self) {
-        let own = self.context.objects.own();
-        let own = own.borrow().clone();
-        for image in own.iter().flat_map(|node| &node.spec.prefetch) {
+        for image in &self.context.wishes.borrow().prefetch {
             match observe::fetchable(&image.source, &image.digest, image.format) {
                 Ok(wanted) if self.context.fetches.cache().lookup(&wanted.digest).is_none() => {
                     self.context.fetches.begin(wanted);
@@ -178,8 +186,8 @@ impl Supervisor {
     fn collect_images(&mut self, held: &Held) {
         let cache = self.context.fetches.cache();
         let mut keep = held.images();
-        let own = self.context.objects.own();
-        keep.extend(own.borrow().iter().flat_map(|node| &node.spec.prefetch).filter_map(|image| image.digest.parse::<Digest>().ok()));
+        let prefetched = &self.context.wishes.borrow().prefetch;
+        keep.extend(prefetched.iter().filter_map(|image| image.digest.parse::<Digest>().ok()));
         let vms = self.context.objects.virtual_machines();
         let pinned = vms.iter().filter_map(|vm| vm.status.as_ref()).flat_map(|status| &status.disks);
         keep.extend(pinned.filter_map(|disk| disk.image_digest.parse::<Digest>().ok()));

@@ -164,6 +164,8 @@ fn remember(record: Record) -> Step {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;

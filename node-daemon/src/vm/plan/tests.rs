@@ -1,1 +1,185 @@
+//! What the planner does, told one rule at a time.
 
+use holdfast_api::virtual_machine::RunStrategy;
+
+use super::super::observed::{Domain, Ended, State};
+use super::super::record::Run;
+use super::model::{Guest, World, spec};
+use super::{On, Plan, Step};
+
+fn started(strategy: RunStrategy) -> World {
+    let mut world = World::new(spec());
+    world.spec.run_strategy = strategy;
+    world.settle();
+    world
+}
+
+fn run(world: &World) -> Run {
+    world.domain.record().unwrap().run
+}
+
+fn names(plan: Option<Plan>) -> Vec<&'static str> {
+    match plan {
+        Some(Plan::Do(steps)) => steps.iter().map(Step::name).collect(),
+        other => panic!("{other:?} is no work"),
+    }
+}
+
+#[test]
+fn a_first_start_fetches_then_makes_everything_in_one_go() {
+    let mut world = World::new(spec());
+    assert_eq!(names(world.look(9)), ["fetch-image"]);
+    let all = ["make-folder", "create-overlay", "create-blank", "write-seed", "ensure-network", "define", "start"];
+    assert_eq!(names(world.look(9)), all);
+    assert_eq!(names(world.look(9)), ["remember"]);
+    assert_eq!(world.look(9), Some(Plan::Converged));
+}
+
+#[test]
+fn always_restarts_whatever_ended_it() {
+    for ended in [Ended::PoweredOff, Ended::Failed, Ended::Unknown] {
+        let mut world = started(RunStrategy::Always);
+        world.end(ended);
+        world.settle();
+        assert!(world.running(), "{ended:?}");
+        assert_eq!(world.starts, 2);
+    }
+}
+
+#[test]
+fn rerun_on_failure_restarts_after_a_failure_and_a_power_cut_but_not_after_a_power_off() {
+    for (ended, runs) in [(Ended::PoweredOff, false), (Ended::Failed, true), (Ended::Unknown, true)] {
+        let mut world = started(RunStrategy::RerunOnFailure);
+        world.end(ended);
+        world.settle();
+        assert_eq!(world.running(), runs, "{ended:?}");
+    }
+}
+
+#[test]
+fn once_is_started_once() {
+    for ended in [Ended::PoweredOff, Ended::Failed, Ended::Unknown] {
+        let mut world = started(RunStrategy::Once);
+        world.end(ended);
+        world.settle();
+        assert_eq!((world.starts, run(&world)), (1, Run::Done), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_guest_that_ended_for_good_starts_again_when_the_strategy_becomes_always() {
+    let mut world = started(RunStrategy::Once);
+    world.end(Ended::PoweredOff);
+    world.settle();
+    world.edit(|spec| spec.run_strategy = RunStrategy::Always);
+    world.settle();
+    assert!(world.running());
+}
+
+#[test]
+fn only_what_the_guest_did_itself_is_counted() {
+    let mut world = started(RunStrategy::Always);
+    world.end(Ended::Unknown);
+    world.settle();
+    assert_eq!(world.domain.record().unwrap().restarts, 0);
+    world.end(Ended::Failed);
+    world.settle();
+    assert_eq!(world.domain.record().unwrap().restarts, 1);
+}
+
+#[test]
+fn a_guest_that_keeps_failing_waits_longer_each_time() {
+    let mut world = started(RunStrategy::Always);
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        world.end(Ended::Failed);
+        let mut looks = 0;
+        while !world.running() {
+            looks += usize::from(matches!(world.look(9), Some(Plan::Wait { on: On::BackOff, .. })));
+        }
+        world.settle();
+        waits.push(looks);
+    }
+    assert_eq!(waits[0], 0, "the first restart comes at once");
+    assert!(waits.is_sorted() && waits[6] > waits[2], "{waits:?}");
+}
+
+#[test]
+fn a_deaf_guest_is_stopped_by_force_after_its_grace_period() {
+    let mut world = started(RunStrategy::Always);
+    world.guest = Guest::Deaf;
+    world.edit(|spec| spec.run_strategy = RunStrategy::Halted);
+    world.settle();
+    assert_eq!((world.running(), world.forced, run(&world)), (false, 1, Run::Stopped));
+}
+
+#[test]
+fn an_obedient_guest_is_never_stopped_by_force() {
+    let mut world = started(RunStrategy::Always);
+    world.edit(|spec| spec.run_strategy = RunStrategy::Halted);
+    world.settle();
+    assert_eq!((world.running(), world.forced), (false, 0));
+}
+
+#[test]
+fn a_restart_request_restarts_once_and_an_old_one_never() {
+    let mut world = started(RunStrategy::Once);
+    for (request, starts) in [("a", 2), ("a", 2), ("b", 3), ("a", 3), ("", 3), ("b", 3)] {
+        world.edit(|spec| spec.restart_request = request.into());
+        world.settle();
+        assert_eq!((world.starts, world.running()), (starts, true), "{request:?}");
+    }
+}
+
+#[test]
+fn a_restart_request_at_creation_does_nothing() {
+    let mut world = World::new(spec());
+    world.spec.restart_request = "now".into();
+    world.settle();
+    assert_eq!(world.starts, 1);
+}
+
+#[test]
+fn a_frozen_guest_is_thawed_before_it_is_asked_to_power_off() {
+    let mut world = started(RunStrategy::Always);
+    world.edit(|spec| spec.paused = true);
+    world.settle();
+    world.edit(|spec| spec.run_strategy = RunStrategy::Halted);
+    assert_eq!(names(world.look(9)), ["remember"]);
+    assert_eq!(names(world.look(9)), ["resume", "request-shutdown"]);
+}
+
+#[test]
+fn a_guest_may_start_frozen() {
+    let mut world = World::new(spec());
+    world.spec.paused = true;
+    world.settle();
+    assert!(matches!(world.domain, Domain::Ours { state: State::Paused(_), .. }));
+}
+
+#[test]
+fn the_instance_id_moves_with_a_new_reseed_only() {
+    let id = |world: &World| world.domain.record().unwrap().seed.instance_id.clone();
+    let mut world = started(RunStrategy::Always);
+    let first = id(&world);
+    world.edit(|spec| spec.cloud_init.user_data = "#cloud-config\n".into());
+    world.end(Ended::PoweredOff);
+    world.settle();
+    assert_eq!(id(&world), first);
+    world.edit(|spec| spec.cloud_init.reseed = "again".into());
+    world.settle();
+    assert_eq!(id(&world), first, "it waits for the next start");
+    world.end(Ended::PoweredOff);
+    world.settle();
+    assert_ne!(id(&world), first);
+}
+
+#[test]
+fn a_guest_runs_on_when_its_object_vanishes_and_restarts_without_it() {
+    let mut world = started(RunStrategy::Always);
+    world.known = false;
+    assert_eq!(world.settle(), Some(Plan::Converged));
+    world.end(Ended::Failed);
+    world.settle();
+    assert!(world.running());
+}

@@ -1,0 +1,256 @@
+//! A model of the world for the planner's tests: one virtual machine, its files, a guest that obeys or does not.
+//!
+//! It refuses (by panic, in tests) what must never happen: touching a foreign domain, removing files of a running guest,
+//! starting without its files, defining without a network.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use holdfast_api::VirtualMachine;
+use holdfast_api::reference::ObjectRef;
+use holdfast_api::virtual_machine::{Blank, Disk, Interface, RunStrategy, VirtualMachineSpec};
+use uuid::Uuid;
+
+use super::super::desired::Desired;
+use super::super::observed::*;
+use super::{Goal, Moment, Plan, Removal, Step, plan};
+use crate::image::{Digest, Format};
+
+const UID: Uuid = Uuid::from_u128(0x0123);
+/// Virtual seconds that pass between two looks.
+const LOOK: u64 = 5;
+
+pub(super) fn spec() -> VirtualMachineSpec {
+    VirtualMachineSpec {
+        cpu: 1,
+        memory: "256Mi".into(),
+        termination_grace_period_seconds: 60,
+        disks: vec![
+            Disk { name: "root".into(), size: "1Gi".into(), image: Some(ObjectRef { name: "tiny".into() }), blank: None },
+            Disk { name: "data".into(), size: "1Gi".into(), image: None, blank: Some(Blank {}) },
+        ],
+        interfaces: vec![Interface { name: "lan".into(), network: ObjectRef { name: "default".into() }, ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Guest {
+    Obeys,
+    Deaf,
+}
+
+pub(super) struct World {
+    pub(super) spec: VirtualMachineSpec,
+    pub(super) generation: i64,
+    pub(super) deleted: bool,
+    /// Whether the object is known to the daemon at all.
+    pub(super) known: bool,
+    pub(super) domain: Domain,
+    pub(super) folder: Folder,
+    pub(super) image: bool,
+    disks: BTreeMap<String, u64>,
+    seed: bool,
+    network: bool,
+    pub(super) guest: Guest,
+    pub(super) starts: u32,
+    pub(super) forced: u32,
+    clock: u64,
+    stop_begun: Option<u64>,
+    asked: Option<u64>,
+}
+
+impl World {
+    pub(super) fn new(spec: VirtualMachineSpec) -> Self {
+        Self {
+            spec,
+            generation: 1,
+            deleted: false,
+            known: true,
+            domain: Domain::Absent,
+            folder: Folder::Absent,
+            image: false,
+            disks: BTreeMap::new(),
+            seed: false,
+            network: false,
+            guest: Guest::Obeys,
+            starts: 0,
+            forced: 0,
+            clock: 1_000_000,
+            stop_begun: None,
+            asked: None,
+        }
+    }
+
+    pub(super) fn edit(&mut self, edit: impl FnOnce(&mut VirtualMachineSpec)) {
+        edit(&mut self.spec);
+        self.generation += 1;
+    }
+
+    pub(super) fn running(&self) -> bool {
+        matches!(self.domain, Domain::Ours { state: State::Running | State::Paused(_), .. })
+    }
+
+    /// The guest ends, whoever caused it.
+    pub(super) fn end(&mut self, ended: Ended) {
+        if let Domain::Ours { state, .. } = &mut self.domain
+            && !matches!(state, State::Off(_))
+        {
+            *state = State::Off(ended);
+        }
+    }
+
+    /// Every process of the host dies; libvirt forgets how things ended.
+    pub(super) fn reboot(&mut self) {
+        if let Domain::Ours { state, .. } = &mut self.domain {
+            *state = State::Off(Ended::Unknown);
+        }
+        self.network = false;
+        self.crash();
+    }
+
+    /// The daemon dies: it forgets what it did not write down.
+    pub(super) fn crash(&mut self) {
+        (self.stop_begun, self.asked) = (None, None);
+    }
+
+    fn goal(&self) -> Option<Goal> {
+        let object = self.known.then(|| self.object());
+        let desired = match &object {
+            Some(_) if self.deleted => return Some(Goal::Delete(Removal { uid: UID, grace: Duration::from_secs(60) })),
+            Some(vm) => Desired::try_from(vm).unwrap(),
+            None => Desired::from_record(UID, self.domain.record()?).unwrap(),
+        };
+        Some(if desired.run_strategy() == RunStrategy::Halted { Goal::Halt(desired) } else { Goal::Run(desired) })
+    }
+
+    fn object(&self) -> VirtualMachine {
+        let mut vm = VirtualMachine::new("web", self.spec.clone());
+        vm.metadata.namespace = Some("shop".into());
+        vm.metadata.uid = Some(UID.to_string());
+        vm.metadata.generation = Some(self.generation);
+        vm
+    }
+
+    fn observed(&self) -> Observed {
+        let digest = Digest::new([7; 32]);
+        let held = HeldImage { digest, format: Format::Qcow2, virtual_bytes: 1 << 29 };
+        let image = if self.image { Image::Held(held) } else { Image::Fetchable(digest) };
+        let network = serde_json::json!({"uid": Uuid::from_u128(9), "name": "shop/default", "kind": {"nat": {"subnet": null}}});
+        Observed {
+            domain: self.domain.clone(),
+            folder: self.folder,
+            images: BTreeMap::from([("root".into(), image)]),
+            disks: self.disks.clone(),
+            networks: BTreeMap::from([("lan".into(), Network::Known(serde_json::from_value(network).unwrap()))]),
+            seed: Seed { written: self.seed, inputs: Inputs::Ready { ssh_keys: vec![], secrets: Default::default() } },
+            accelerator: Accelerator::Proved,
+            room_mib: 4096,
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        let since = |at: Option<u64>| at.map(|at| Duration::from_secs(self.clock - at));
+        Moment { now: self.clock as i64, stopping_for: since(self.stop_begun), asked_ago: since(self.asked) }
+    }
+
+    /// One look; carries out at most `limit` steps, as if the daemon died after them.
+    pub(super) fn look(&mut self, limit: usize) -> Option<Plan> {
+        self.clock += LOOK;
+        let plan = plan(&self.goal()?, &self.observed(), &self.moment());
+        if let Plan::Do(steps) = &plan {
+            assert!(!steps.is_empty(), "a plan to do nothing");
+            assert!(self.domain != Domain::Foreign, "{steps:?} would touch a foreign domain");
+            for step in steps.iter().take(limit) {
+                self.apply(step);
+            }
+        }
+        Some(plan)
+    }
+
+    /// Looks until the plan is to do nothing; panics when that never comes.
+    pub(super) fn settle(&mut self) -> Option<Plan> {
+        for _ in 0..200 {
+            match self.look(usize::MAX) {
+                Some(Plan::Do(_) | Plan::Wait { .. }) => {}
+                settled => return settled,
+            }
+        }
+        panic!("never settles: {:?} {:?}", self.spec, self.domain);
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::FetchImage { .. } => self.image = true,
+            Step::MakeFolder => self.folder = Folder::Present,
+            Step::CreateOverlay { disk, bytes, .. } => {
+                assert!(self.image, "an overlay over nothing");
+                self.create(disk, *bytes);
+            }
+            Step::CreateBlank { disk, bytes } => self.create(disk, *bytes),
+            Step::Grow { disk, bytes, .. } => {
+                assert!(!self.running(), "a disk of a running guest grows");
+                let old = self.disks.insert(disk.clone(), *bytes).expect("it exists");
+                assert!(old < *bytes, "it grows");
+            }
+            Step::WriteSeed(_) => {
+                assert!(!self.running(), "the seed changes under a running guest");
+                self.seed = true;
+            }
+            Step::EnsureNetwork { .. } => self.network = true,
+            Step::Define(record) => {
+                let state = match self.domain {
+                    Domain::Ours { state, .. } => state,
+                    _ => State::Off(Ended::Unknown),
+                };
+                self.domain = Domain::Ours { state, record: record.clone() };
+            }
+            Step::Remember(record) => self.ours(|_, old| *old = record.clone()),
+            Step::Start { paused } => self.start(*paused),
+            Step::RequestShutdown => self.request(),
+            Step::Destroy => {
+                self.forced += 1;
+                self.ours(|state, _| *state = State::Off(Ended::Failed));
+            }
+            Step::Suspend => self.ours(|state, _| *state = State::Paused(PausedBy::Request)),
+            Step::Resume => self.ours(|state, _| *state = State::Running),
+            Step::Undefine => {
+                assert!(!self.running(), "a running guest is undefined");
+                self.domain = Domain::Absent;
+            }
+            Step::RemoveFiles => {
+                assert!(!self.running(), "files of a running guest are removed");
+                self.disks.clear();
+                (self.folder, self.seed) = (Folder::Absent, false);
+            }
+        }
+    }
+
+    fn create(&mut self, disk: &str, bytes: u64) {
+        assert_eq!(self.folder, Folder::Present);
+        assert!(self.disks.insert(disk.to_owned(), bytes).is_none(), "a disk is made twice");
+    }
+
+    fn start(&mut self, paused: bool) {
+        assert!(!self.running(), "a guest is started twice");
+        assert!(self.seed && self.network && self.disks.len() >= self.spec.disks.len(), "started before all is there");
+        self.starts += 1;
+        (self.stop_begun, self.asked) = (None, None);
+        self.ours(|state, _| *state = if paused { State::Paused(PausedBy::Request) } else { State::Running });
+    }
+
+    fn request(&mut self) {
+        self.stop_begun.get_or_insert(self.clock);
+        self.asked = Some(self.clock);
+        if self.guest == Guest::Obeys {
+            self.end(Ended::PoweredOff);
+        }
+    }
+
+    fn ours(&mut self, change: impl FnOnce(&mut State, &mut Box<super::super::record::Record>)) {
+        match &mut self.domain {
+            Domain::Ours { state, record } => change(state, record),
+            other => panic!("a step for a domain that is {other:?}"),
+        }
+    }
+}
