@@ -2,13 +2,13 @@
 # Builds the controller's image as an OCI image layout (target/image) and as an archive of it (target/image.tar), with
 # tar, gzip and sha256sum alone. The same binary gives the same bytes: times, owners and order are fixed.
 #
-#   build.sh             from a release build
-#   build.sh BINARY      from this binary, for tests
+#   build.sh               from a release build, into target/image
+#   build.sh BINARY OUT    from this binary, into OUT and OUT.tar
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="$HOME/.cargo/bin:$PATH"
 
-readonly out=target/image user=65532:65532
+readonly out=${2:-target/image} user=65532:65532
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 name=localhost/holdfast-controller:$version
 case $(uname -m) in
@@ -55,7 +55,7 @@ write_layout() {
     local layer config manifest diff_id oci=application/vnd.oci.image
     pack "$root" . >"$work/layer.tar"
     diff_id=$(sha256sum "$work/layer.tar" | cut -d ' ' -f 1)
-    gzip -n -9 "$work/layer.tar"
+    gzip -n "$work/layer.tar"
     layer=$(blob $oci.layer.v1.tar+gzip "$work/layer.tar.gz")
     cat >"$work/config" <<JSON
 {"created":"1970-01-01T00:00:00Z","architecture":"$arch","os":"linux","config":{"User":"$user","Entrypoint":["/usr/bin/holdfast-controller"],"Cmd":["run"],"Labels":{"org.opencontainers.image.version":"$version","org.opencontainers.image.licenses":"Apache-2.0"}},"rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]}}

@@ -1,0 +1,120 @@
+//! What an administrator installs: `deploy/install.yaml`, the controller's image, and the examples on top of them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+use holdfast_tests::control_plane::ControlPlane;
+use holdfast_tests::install::kubectl;
+use holdfast_tests::{files, peer};
+use serde_json::Value;
+
+/// The user of the image; nobody's on any Debian.
+const USER: &str = "65532:65532";
+
+fn fresh_folder(name: &str) -> Result<PathBuf> {
+    let folder = peer::repository().join("target/sites/installable").join(name);
+    files::remove_folder(&folder)?;
+    files::create_folder(&folder)?;
+    Ok(folder)
+}
+
+fn run(program: impl AsRef<Path>, words: &[&str]) -> Result<String> {
+    let output = Command::new(program.as_ref()).args(words).current_dir(peer::repository()).output();
+    let Output { status, stdout, stderr } =
+        output.with_context(|| format!("could not run {}", program.as_ref().display()))?;
+    ensure!(status.success(), "{} failed: {}", program.as_ref().display(), String::from_utf8_lossy(&stderr));
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+fn apply(kubeconfig: &Path, file: &Path, more: &[&str]) -> Result<()> {
+    let file = format!("--filename={}", file.display());
+    let words = ["apply", "--server-side", "--force-conflicts", "--warnings-as-errors", &file];
+    kubectl(kubeconfig, &[&words, more].concat()).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn install_yaml_and_the_examples_are_accepted_without_a_warning() -> Result<()> {
+    let plane = ControlPlane::start(&fresh_folder("plane")?).await?;
+    let kubeconfig = plane.kubeconfig();
+    let install = peer::repository().join("deploy/install.yaml");
+    apply(&kubeconfig, &install, &[])?;
+    kubectl(
+        &kubeconfig,
+        &["wait", "--for=condition=Established", "--timeout=60s", "crd", "-l", "!no-such-label"],
+    )?;
+
+    // Pod Security answers for the pod in the Deployment with a warning, and a warning is an error here.
+    let restricted = "pod-security.kubernetes.io/warn=restricted";
+    kubectl(&kubeconfig, &["label", "namespace", "holdfast-system", restricted])?;
+    apply(&kubeconfig, &install, &["--dry-run=server"])?;
+
+    let examples = peer::repository().join("examples");
+    for entry in std::fs::read_dir(&examples).context("could not list the examples")? {
+        let file = entry.context("could not list the examples")?.path();
+        if file.extension().is_some_and(|extension| extension == "yaml") {
+            apply(&kubeconfig, &file, &["--dry-run=server"])
+                .with_context(|| format!("{} was refused", file.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_image_is_a_whole_oci_layout_that_runs_as_nobody() -> Result<()> {
+    let folder = fresh_folder("image")?;
+    let layout = build(&folder, "first")?;
+    ensure!(files::read(&layout.join("oci-layout"))? == r#"{"imageLayoutVersion":"1.0.0"}"#);
+    let index: Value = serde_json::from_str(&files::read(&layout.join("index.json"))?)?;
+    let manifest: Value = serde_json::from_str(&files::read(&blob(&layout, &index["manifests"][0])?)?)?;
+    let config: Value = serde_json::from_str(&files::read(&blob(&layout, &manifest["config"])?)?)?;
+    ensure!(config["config"]["User"] == USER, "it runs as {}", config["config"]["User"]);
+
+    let root = folder.join("root");
+    files::create_folder(&root)?;
+    let layer = blob(&layout, &manifest["layers"][0])?;
+    run("tar", &["-xzf", &layer.to_string_lossy(), "-C", &root.to_string_lossy()])?;
+    let said = run(
+        "chroot",
+        &[
+            &format!("--userspec={USER}"),
+            &root.to_string_lossy(),
+            "/usr/bin/holdfast-controller",
+            "--version",
+        ],
+    )?;
+    ensure!(said.starts_with("holdfast-controller "), "{said}");
+    Ok(())
+}
+
+#[test]
+fn the_same_program_gives_the_same_image() -> Result<()> {
+    let folder = fresh_folder("twice")?;
+    let archive = |name: &str| -> Result<Vec<u8>> {
+        let layout = build(&folder, name)?;
+        std::fs::read(layout.with_extension("tar")).context("could not read the archive")
+    };
+    ensure!(archive("first")? == archive("second")?, "two builds of one program differ");
+    Ok(())
+}
+
+fn build(folder: &Path, name: &str) -> Result<PathBuf> {
+    let (program, out) = (peer::ours("holdfast-controller")?, folder.join(name));
+    run(
+        peer::repository().join("deploy/image/build.sh"),
+        &[&program.to_string_lossy(), &out.to_string_lossy()],
+    )?;
+    Ok(out)
+}
+
+/// The file a descriptor points to, which must have the size and the digest it says.
+fn blob(layout: &Path, descriptor: &Value) -> Result<PathBuf> {
+    let digest = descriptor["digest"].as_str().context("a descriptor has no digest")?;
+    let hex = digest.strip_prefix("sha256:").context("a digest is no sha256")?;
+    let file = layout.join("blobs/sha256").join(hex);
+    let size = file.metadata().with_context(|| format!("blob {hex} is missing"))?.len();
+    ensure!(descriptor["size"] == size, "blob {hex} has {size} bytes");
+    let said = run("sha256sum", &[&file.to_string_lossy()])?;
+    ensure!(said.starts_with(hex), "blob {hex} has other bytes");
+    Ok(file)
+}
