@@ -59,6 +59,7 @@ fn replace(contact: &mut Contact, attempt: Attempt) -> bool {
 }
 
 async fn attempt(client: Client, node: &NodeName) -> Attempt {
+    let lease = names::node_lease(node.as_str());
     let api = Api::<Lease>::namespaced(client, names::SYSTEM_NAMESPACE);
     let patch = Patch::Merge(json!({ "spec": {
         "holderIdentity": node.as_str(),
@@ -66,7 +67,7 @@ async fn attempt(client: Client, node: &NodeName) -> Attempt {
         "renewTime": MicroTime(Timestamp::now()),
     }}));
     let parameters = PatchParams { field_manager: Some(names::NODE_DAEMON.to_owned()), ..Default::default() };
-    let renewal = api.patch(node.as_str(), &parameters, &patch);
+    let renewal = api.patch(&lease, &parameters, &patch);
     match timeout(TIMEOUT, renewal).await {
         Ok(answer) => Attempt::of(&answer),
         Err(_) => Attempt::NoAnswer,
