@@ -109,7 +109,10 @@ pub fn tail(log: &Path) -> String {
         file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
         let mut bytes = Vec::new();
         file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let text = String::from_utf8_lossy(&bytes);
+        // The first line is cut somewhere, unless the log is short.
+        let from = if length > TAIL_BYTES { text.find('\n').map_or(0, |end| end + 1) } else { 0 };
+        Ok(text[from..].to_owned())
     };
     read().unwrap_or_default()
 }

@@ -51,6 +51,7 @@ impl Controller {
             .args(["run", "--accept-insecure-dev", "--listen"])
             .arg(format!("127.0.0.1:{}", self.port))
             .env("KUBECONFIG", &self.kubeconfig)
+            .env("NO_COLOR", "1")
             .envs(variables.iter().copied());
         self.process = Some(Process::start(Spawner::machine()?, "holdfast-controller", command, &self.log)?);
         Ok(())
