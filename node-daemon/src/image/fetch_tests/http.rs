@@ -219,7 +219,11 @@ async fn a_server_that_stalls_is_given_up_in_time() {
             .await
             .unwrap_err();
         assert!(begun.elapsed() < Duration::from_secs(4));
-        assert_eq!(stalled.retry(), Retry::Later, "{stalled}");
+        assert_eq!(
+            (stalled.reason(), stalled.retry()),
+            ("DownloadStalled", Retry::Later),
+            "{stalled}"
+        );
     }
 }
 

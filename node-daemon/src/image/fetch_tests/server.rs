@@ -7,7 +7,8 @@ use reqwest::Url;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How a request is answered: the head as it stands, then the body, then perhaps nothing for ever.
+/// How a request is answered: the head as it stands, then the body, then perhaps nothing for ever. Without a head
+/// there is not even that.
 pub(super) struct Answer {
     pub(super) head: String,
     pub(super) body: Vec<u8>,
@@ -69,6 +70,9 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer: Arc
         then_stall,
     } = answer(&request);
     seen.lock().unwrap().push(request);
+    if head.is_empty() {
+        std::future::pending::<()>().await;
+    }
     let head = format!(
         "HTTP/1.1 {}\r\nconnection: close\r\n\r\n",
         head.trim().replace('\n', "\r\n")
