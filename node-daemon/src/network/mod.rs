@@ -23,6 +23,7 @@ mod vlan_kernel_tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
@@ -40,26 +41,37 @@ use names::Tagged;
 use netlink::{Link, LinkKind, Netlink};
 use plan::{Claim, ClaimKind, Conflict, Plan, Present};
 
+/// How long an ensured network waits for its virtual machine to be defined: far longer than that takes. One removed too
+/// early is made again by the next start, one kept too long keeps its subnet from others.
+const GRACE: Duration = Duration::from_secs(60);
+/// Stands for a network's name in the errors of a look at all of them.
+const OF_NODE: &str = "list of this node";
+
 /// Makes and removes the networks of this node. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Networks {
     libvirt: Libvirt,
     pool: Ipv4Net,
-    /// What was ensured since the last [`collect`](Self::collect). One change at a time, or two networks could be
-    /// given the same subnet.
-    recent: Arc<Mutex<HashMap<Uuid, NetworkRecord>>>,
+    /// What was ensured and is in use or was so lately. One change at a time, or two networks could be given the same
+    /// subnet.
+    ensured: Arc<Mutex<HashMap<Uuid, Ensured>>>,
+}
+
+struct Ensured {
+    record: NetworkRecord,
+    at: Instant,
 }
 
 impl Networks {
     /// `pool` is where subnets come from that no object names; /24 or wider.
     pub(crate) fn new(libvirt: Libvirt, pool: Ipv4Net) -> Self {
-        Self { libvirt, pool, recent: Arc::default() }
+        Self { libvirt, pool, ensured: Arc::default() }
     }
 
     /// Brings a network up, or finds it up, and says what to connect an interface to. Idempotent; short of a clash, a
     /// missing bridge or a fault of libvirt or the kernel it always succeeds.
     pub(crate) async fn ensure(&self, record: &NetworkRecord) -> Result<Source, Error> {
-        let mut recent = self.recent.lock().await;
+        let mut ensured = self.ensured.lock().await;
         let source = match &record.kind {
             Kind::Nat { subnet } => self.ensure_libvirt(record, *subnet, NetworkKind::Nat).await,
             Kind::Isolated { subnet } => self.ensure_libvirt(record, *subnet, NetworkKind::Isolated).await,
@@ -68,31 +80,34 @@ impl Networks {
                 vlan_bridge(record, &Tagged { trunk: name.clone(), vlan: *vlan }).await
             }
         }?;
-        recent.insert(record.uid, record.clone());
+        ensured.insert(record.uid, Ensured { record: record.clone(), at: Instant::now() });
         Ok(source)
     }
 
     /// Removes our networks and VLAN bridges that nobody uses.
     ///
     /// `in_use` are the networks of every virtual machine on the node, halted ones and orphans too. One that was
-    /// ensured since the last call is kept as well, for the virtual machine that is about to start; so is one with
-    /// a guest still connected, whatever `in_use` says. Foreign networks and devices are never touched.
+    /// ensured within the last minute is kept as well, for the virtual machine that is about to be defined; so is one
+    /// with a guest still connected, whatever `in_use` says. Foreign networks and devices are never touched.
     pub(crate) async fn collect(&self, in_use: &HashSet<Uuid>) -> Result<(), Error> {
-        let mut recent = self.recent.lock().await;
-        let kernel = Netlink::open().map_err(kernel_failed("of this node"))?;
-        let links = kernel.links().await.map_err(kernel_failed("of this node"))?;
-        let is_used = |uid: &Uuid| in_use.contains(uid) || recent.contains_key(uid);
-        for network in self.networks("of this node").await? {
-            if is_ours(&network) && !is_used(&network.uuid) && !has_guests(&network, &links) {
+        self.collect_older(in_use, GRACE).await
+    }
+
+    async fn collect_older(&self, in_use: &HashSet<Uuid>, grace: Duration) -> Result<(), Error> {
+        let mut ensured = self.ensured.lock().await;
+        ensured.retain(|uid, ensured| in_use.contains(uid) || ensured.at.elapsed() < grace);
+        let kernel = Netlink::open().map_err(kernel_failed(OF_NODE))?;
+        let links = kernel.links().await.map_err(kernel_failed(OF_NODE))?;
+        for network in self.networks(OF_NODE).await? {
+            let used = in_use.contains(&network.uuid) || ensured.contains_key(&network.uuid);
+            if is_ours(&network) && !used && !has_guests(&network, &links) {
                 tracing::info!(network = network.name, "removing a network nobody uses");
                 let removed = self.libvirt.remove_network(network.uuid).await;
                 removed.map_err(libvirt_failed(&network.name))?;
             }
         }
-        let kept: Vec<Tagged> = recent.values().filter_map(tagged).collect();
-        vlan::collect(&kernel, &kept).await.map_err(kernel_failed("of this node"))?;
-        recent.retain(|uid, record| in_use.contains(uid) && tagged(record).is_some());
-        Ok(())
+        let kept: Vec<Tagged> = ensured.values().filter_map(|ensured| tagged(&ensured.record)).collect();
+        vlan::collect(&kernel, &kept).await.map_err(kernel_failed(OF_NODE))
     }
 
     async fn ensure_libvirt(
