@@ -30,7 +30,7 @@ TEXT
 
 is_up() {
     local said
-    said=$([ ! -x "$site" ] || "$site" status 2>/dev/null) && [[ $said == *" is up"$'\n'* ]]
+    said=$([ ! -x "$site" ] || [ ! -e "$folder" ] || "$site" status 2>/dev/null) && [[ $said == *" is up"$'\n'* ]]
 }
 
 build() {
@@ -97,7 +97,7 @@ case ${1:-} in
     up) up ;;
     down) [ ! -e "$folder" ] || { need_root "taking the demo down"; [ -x "$site" ] || refuse "$site is missing; build it with: cargo build -p holdfast-tests"; "$site" down; } ;;
     ssh | env | status)
-        [ -x "$site" ] || refuse "no site is up; start one with make demo"
+        [ -x "$site" ] && [ -e "$folder" ] || refuse "no site is up; start one with make demo"
         exec "$site" "$@"
         ;;
     *) refuse "use up, ssh VM, env, status or down" ;;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::events::Lifecycle;
 use super::domain_xml::{Accelerator, Arch, DomainSpec, Firmware, to_xml};
 use super::events::Lifecycle;
 use super::network_xml::{self, NetworkKind, NetworkSpec, Subnet};

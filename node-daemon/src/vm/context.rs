@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use holdfast_api::node::HypervisorNodeSpec;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::fetches::Fetches;
-use super::observed::Accelerator;
+use super::observed::{Accelerator, Room};
 use crate::accelerator::Proof;
 use crate::config;
 use crate::disk::Disks;
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) wishes: watch::Receiver<Wishes>,
     /// MiB of memory this host has for virtual machines.
     pub(crate) capacity_mib: u64,
+    /// Processors it has.
+    pub(crate) capacity_cpu: i32,
 }
 
 /// Why the driver cannot start: a part of the host it cannot do without.
@@ -78,6 +81,7 @@ impl Context {
             proof: driver.proof.clone(),
             wishes: driver.wishes.clone(),
             capacity_mib: driver.capacity.memory.bytes().unwrap_or(0) >> 20,
+            capacity_cpu: driver.capacity.cpu,
         };
         Ok((context, events))
     }
@@ -88,12 +92,22 @@ impl Context {
         if proof.holds() { Accelerator::Proved } else { Accelerator::Unproved(proof.message().to_owned()) }
     }
 
-    /// MiB of memory that the other virtual machines here leave, halted ones and orphans counted, so that a start does
-    /// not fail for lack of room. Without an answer of libvirt the start itself will say what is wrong.
-    pub(crate) async fn room_mib(&self, uid: Uuid) -> u64 {
-        let Ok(domains) = self.libvirt.domains().await else { return u64::MAX };
-        let others = domains.iter().filter(|domain| domain.uuid != uid && domain.record.is_some());
-        self.capacity_mib.saturating_sub(others.map(|domain| domain.memory_mib).sum())
+    /// What the other virtual machines here leave, halted ones and orphans counted, so that a start does not fail for
+    /// lack of room. Without an answer of libvirt the start itself will say what is wrong.
+    pub(crate) async fn room(&self, uid: Uuid) -> Room {
+        let Ok(domains) = self.libvirt.domains().await else { return Room { memory_mib: u64::MAX, cpu: u64::MAX } };
+        let others = || domains.iter().filter(|domain| domain.uuid != uid && domain.record.is_some());
+        let memory: u64 = others().map(|domain| domain.memory_mib).sum();
+        let cpu: u64 = others().map(|domain| u64::from(domain.cpu)).sum();
+        let cpus = u64::from(self.capacity_cpu.unsigned_abs()) * u64::from(self.overcommit().unsigned_abs());
+        Room { memory_mib: self.capacity_mib.saturating_sub(memory), cpu: cpus.saturating_sub(cpu) }
+    }
+
+    /// Without the own object the default of the kind holds.
+    fn overcommit(&self) -> i32 {
+        let own = self.objects.own();
+        let own = own.borrow();
+        own.as_ref().map_or_else(|| HypervisorNodeSpec::default().cpu_overcommit, |node| node.spec.cpu_overcommit).max(1)
     }
 }
 

@@ -104,6 +104,23 @@ impl Desired {
         Self::new(identity, record.generation, &record.spec, &pinned)
     }
 
+    /// What the guest was last started with, or is about to be.
+    pub(crate) fn applied(uid: Uuid, record: &Record) -> Result<Self, Refused> {
+        let mut wanted = Self::from_record(uid, record)?;
+        if let Some(applied) = &record.applied {
+            wanted = wanted.sized(applied.spec.cpu, &applied.spec.memory)?;
+        }
+        Ok(wanted)
+    }
+
+    /// The same with another size.
+    pub(crate) fn sized(&self, cpu: i32, memory: &holdfast_api::Quantity) -> Result<Self, Refused> {
+        let spec = VirtualMachineSpec { cpu, memory: memory.clone(), ..self.spec.clone() };
+        let bytes = memory.bytes().map_err(|error| refused(format!("spec.memory: {error}")))?;
+        check(&spec, bytes)?;
+        Ok(Self { spec, memory_mib: bytes >> 20, ..self.clone() })
+    }
+
     fn new(
         identity: Identity,
         generation: i64,

@@ -123,7 +123,7 @@ impl<'a> Execution<'a> {
     }
 
     async fn define(&self, dir: &VmDir, record: &Record) -> Result<(), Obstacle> {
-        let desired = Desired::from_record(self.uid, record)
+        let desired = Desired::applied(self.uid, record)
             .map_err(|refused| obstacle("InvalidSpec", &refused, Retry::OnChange))?;
         let spec = self.domain_spec(&desired, dir, record)?;
         let xml = domain_xml::to_xml(&spec).map_err(|error| obstacle("InvalidSpec", &error, Retry::OnChange))?;

@@ -64,7 +64,7 @@ fn ssh_key(objects: &Objects, namespace: &str, name: &str) -> Result<String, Obs
             "SSHKeyNotFound",
             format!("there is no SSHKey {name} in namespace {namespace}: create it, the node then continues by itself"),
         )),
-        Lookup::Unknown => Err(Obstacle::later(
+        Lookup::Unknown => Err(Obstacle::soon(
             "SSHKeyUnknown",
             format!("SSHKey {name} could not be read yet, because the API does not answer: the node continues by itself"),
         )),

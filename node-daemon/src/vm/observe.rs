@@ -12,7 +12,7 @@ use super::dir::{DiskKind, VmDir};
 use super::fetches::{Fetch, Wanted};
 use super::inputs;
 use super::observed::{
-    Domain, Ended, Folder, HeldImage, Image, Inputs, Network, Observed, Obstacle, PausedBy, Seed, State,
+    Domain, Ended, Folder, HeldImage, Image, Inputs, Network, Observed, Obstacle, PausedBy, Room, Seed, State,
 };
 use super::record::Record;
 use crate::disk;
@@ -80,9 +80,9 @@ pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desir
     let (images, progress) = starting.map(|desired| images(context, desired, domain.record())).unwrap_or_default();
     let networks = starting.map(|desired| networks(context, desired)).unwrap_or_default();
     let disks = starting.map(|desired| disks(&dir, desired)).unwrap_or_default();
-    let room_mib = match starting {
-        Some(_) => context.room_mib(uid).await,
-        None => u64::MAX,
+    let room = match desired {
+        Some(desired) if starting.is_some() || grows(desired, domain.record()) => context.room(uid).await,
+        _ => Room { memory_mib: u64::MAX, cpu: u64::MAX },
     };
     let observed = Observed {
         folder: if dir.path().exists() { Folder::Present } else { Folder::Absent },
@@ -91,7 +91,7 @@ pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desir
         networks,
         seed: Seed { written, inputs },
         accelerator: context.accelerator(),
-        room_mib,
+        room,
         domain,
     };
     Look { observed, material, progress }
@@ -99,6 +99,15 @@ pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desir
 
 fn needs_seed(desired: &Desired, record: Option<&Record>, written: bool) -> bool {
     !written || record.is_none_or(|record| record.wants_reseed(&desired.cloud_init().reseed))
+}
+
+/// Whether more is asked for than the guest was started with: then the room counts while it runs, too.
+fn grows(desired: &Desired, record: Option<&Record>) -> bool {
+    let applied = record.and_then(|record| record.applied.as_ref());
+    applied.is_some_and(|applied| {
+        desired.spec().cpu > applied.spec.cpu
+            || desired.spec().memory.bytes().ok() > applied.spec.memory.bytes().ok()
+    })
 }
 
 fn not_needed() -> Inputs {
@@ -172,7 +181,7 @@ pub(crate) fn wanted(context: &Context, namespace: &str, name: &str) -> Result<W
             "ImageNotFound",
             format!("there is no VirtualMachineImage {name} in namespace {namespace}: create it, the node then continues by itself"),
         )),
-        Lookup::Unknown => Err(Obstacle::later(
+        Lookup::Unknown => Err(Obstacle::soon(
             "ImageUnknown",
             format!("VirtualMachineImage {name} could not be read yet, because the API does not answer: the node continues by itself"),
         )),
@@ -232,7 +241,7 @@ fn network(context: &Context, namespace: &str, name: &str) -> Network {
             "NetworkNotFound",
             format!("there is no VirtualMachineNetwork {name} in namespace {namespace}: create it, the node then continues by itself"),
         )),
-        Lookup::Unknown => Network::Unavailable(Obstacle::later(
+        Lookup::Unknown => Network::Unavailable(Obstacle::soon(
             "NetworkUnknown",
             format!("VirtualMachineNetwork {name} could not be read yet, because the API does not answer: the node continues by itself"),
         )),

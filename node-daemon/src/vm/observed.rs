@@ -26,8 +26,17 @@ pub(crate) struct Observed {
     pub(crate) seed: Seed,
     /// Whether this host was seen to run guest code.
     pub(crate) accelerator: Accelerator,
-    /// MiB of memory this virtual machine may take at its next start.
-    pub(crate) room_mib: u64,
+    /// What this virtual machine may take at its next start.
+    pub(crate) room: Room,
+}
+
+/// What the other virtual machines of a node leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// MiB of memory.
+    pub(crate) memory_mib: u64,
+    /// Virtual processors.
+    pub(crate) cpu: u64,
 }
 
 /// The libvirt domain of a virtual machine.
@@ -166,6 +175,11 @@ impl Obstacle {
     /// An obstacle that ends by itself or by somebody's work on another object.
     pub(crate) fn later(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), retry: Retry::Later }
+    }
+
+    /// An obstacle that passes within seconds, as a rule.
+    pub(crate) fn soon(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), retry: Retry::Soon }
     }
 
     /// An obstacle that only a change of this object removes.

@@ -212,7 +212,8 @@ fn tell_obstacle(context: &Context, judged: &Judged, ending: &Ending, memory: &m
         (None, Ending::Plan(_)) => None,
     };
     let reason = obstacle.map(|obstacle| obstacle.reason);
-    if let (Some(vm), Some(obstacle)) = (&judged.object, obstacle)
+    // What passes within seconds is in the conditions while it lasts, and no story afterwards.
+    if let (Some(vm), Some(obstacle)) = (&judged.object, obstacle.filter(|obstacle| obstacle.retry != Retry::Soon))
         && memory.told != reason
     {
         tracing::warn!(vm = %judged.uid, reason = obstacle.reason, "{}", obstacle.message);

@@ -134,7 +134,7 @@ pub(crate) fn plan(goal: &Goal, observed: &Observed, moment: &Moment) -> Plan {
         (Goal::Run(desired), Domain::Ours { state: State::Off(ended), record }) => {
             off::run(desired, *ended, record, observed, moment)
         }
-        (Goal::Run(desired), Domain::Ours { state, record }) => running::run(desired, *state, record, moment),
+        (Goal::Run(desired), Domain::Ours { state, record }) => running::run(desired, *state, record, observed, moment),
     }
 }
 

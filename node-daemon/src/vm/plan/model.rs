@@ -55,6 +55,7 @@ pub(super) struct World {
     pub(super) guest: Guest,
     pub(super) starts: u32,
     pub(super) forced: u32,
+    pub(super) room_mib: u64,
     clock: u64,
     stop_begun: Option<u64>,
     asked: Option<u64>,
@@ -76,6 +77,7 @@ impl World {
             guest: Guest::Obeys,
             starts: 0,
             forced: 0,
+            room_mib: 4096,
             clock: 1_000_000,
             stop_begun: None,
             asked: None,
@@ -145,7 +147,7 @@ impl World {
             networks: BTreeMap::from([("lan".into(), Network::Known(serde_json::from_value(network).unwrap()))]),
             seed: Seed { written: self.seed, inputs: Inputs::Ready { ssh_keys: vec![], secrets: Default::default() } },
             accelerator: Accelerator::Proved,
-            room_mib: 4096,
+            room: Room { memory_mib: self.room_mib, cpu: 64 },
         }
     }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::super::desired::Desired;
-use super::super::observed::{PausedBy, State};
+use super::super::observed::{Observed, PausedBy, State};
 use super::super::record::{Record, Run, Stop};
-use super::{Moment, On, Plan, Step, remember};
+use super::{Moment, On, Plan, Step, remember, start};
 
 /// A guest may miss the power button while its firmware or boot loader runs: it is pressed again this often.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -13,7 +13,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(2);
 
 /// The guest shall run.
-pub(super) fn run(desired: &Desired, state: State, record: &Record, moment: &Moment) -> Plan {
+pub(super) fn run(desired: &Desired, state: State, record: &Record, observed: &Observed, moment: &Moment) -> Plan {
     if record.stop.is_some() || record.wants_restart(&desired.spec().restart_request) {
         return stop(Stop::Restart, desired.grace(), state, record, moment);
     }
@@ -24,7 +24,9 @@ pub(super) fn run(desired: &Desired, state: State, record: &Record, moment: &Mom
     match (state, desired.paused()) {
         (State::Running, true) => Plan::Do(vec![Step::Suspend]),
         (State::Paused(_), false) => Plan::Do(vec![Step::Resume]),
-        (State::Paused(PausedBy::Request | PausedBy::IoError), true) | (State::Running | State::Off(_), _) => Plan::Converged,
+        (State::Paused(PausedBy::Request | PausedBy::IoError), true) | (State::Running | State::Off(_), _) => {
+            start::full(desired, observed.room).map_or(Plan::Converged, Plan::Blocked)
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::desired::{Desired, Disk, Source};
 use super::super::dir::DiskKind;
-use super::super::observed::{Accelerator, HeldImage, Image, Inputs, Network, Observed, Obstacle};
+use super::super::observed::{Accelerator, HeldImage, Image, Inputs, Network, Observed, Obstacle, Room};
 use super::super::record::{Applied, Failures, PinnedImage, Record, Run, SeedRecord, serve};
 use super::{On, Plan, Step};
 use crate::network::NetworkRecord;
@@ -27,13 +27,11 @@ fn gather(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Re
     if let Accelerator::Unproved(message) = &observed.accelerator {
         return Err(Plan::Blocked(Obstacle::later("AcceleratorUnproved", message.clone())));
     }
-    if desired.memory_mib() > observed.room_mib {
-        return Err(Plan::Blocked(full(desired.memory_mib(), observed.room_mib)));
-    }
+    let size = size(desired, record, observed.room)?;
     let images = images(desired, observed)?;
     let networks = networks(desired, record, observed)?;
     let (seed, write_seed) = seed(desired, record, observed)?;
-    let next = next_record(desired, record, &images, &networks, seed);
+    let next = next_record(desired, size, record, &images, &networks, seed);
     let mut steps = vec![Step::MakeFolder];
     for disk in desired.disks() {
         steps.extend(disk_step(disk, images.get(&disk.name), observed.disks.get(&disk.name).copied())?);
@@ -133,8 +131,23 @@ fn next_instance_id(old: &str) -> String {
     format!("{uid}-{}", number.parse::<u64>().unwrap_or(1).saturating_add(1))
 }
 
+/// The size to start with: the wanted one, or, where an edit went beyond the room of the node, the one it had.
+fn size(desired: &Desired, record: Option<&Record>, room: Room) -> Result<Applied, Plan> {
+    let wanted = Applied { generation: desired.generation(), spec: desired.spec().clone() };
+    let Some(obstacle) = full(desired, room) else { return Ok(wanted) };
+    let old = record.and_then(|record| record.applied.as_ref());
+    let old = old.and_then(|old| Some((old, desired.sized(old.spec.cpu, &old.spec.memory).ok()?)));
+    match old {
+        Some((old, smaller)) if full(&smaller, room).is_none() => {
+            Ok(Applied { generation: old.generation, spec: smaller.spec().clone() })
+        }
+        _ => Err(Plan::Blocked(obstacle)),
+    }
+}
+
 fn next_record(
     desired: &Desired,
+    applied: Applied,
     record: Option<&Record>,
     images: &BTreeMap<String, HeldImage>,
     networks: &BTreeMap<String, NetworkRecord>,
@@ -152,7 +165,7 @@ fn next_record(
         name: desired.identity().name.clone(),
         generation: desired.generation(),
         spec: desired.spec().clone(),
-        applied: Some(Applied { generation: desired.generation(), spec: desired.spec().clone() }),
+        applied: Some(applied),
         images: images.iter().map(pin).collect(),
         networks: networks.clone(),
         seed,
@@ -195,11 +208,20 @@ fn too_small(disk: &Disk, virtual_bytes: u64) -> Obstacle {
     )
 }
 
-fn full(wanted_mib: u64, room_mib: u64) -> Obstacle {
-    Obstacle::stalled(
+/// What is in the way of this size, if anything.
+pub(super) fn full(desired: &Desired, room: Room) -> Option<Obstacle> {
+    let Room { memory_mib, cpu } = room;
+    let (asked, left) = if desired.memory_mib() > memory_mib {
+        (format!("{}Mi of memory", desired.memory_mib()), format!("{memory_mib}Mi"))
+    } else if u64::from(desired.cpu()) > cpu {
+        (format!("{} virtual processors", desired.cpu()), cpu.to_string())
+    } else {
+        return None;
+    };
+    Some(Obstacle::stalled(
         "NodeFull",
-        format!("the node has {room_mib}Mi of memory left for this virtual machine, {wanted_mib}Mi are asked for: lower spec.memory, or delete and create it again to let another node take it"),
-    )
+        format!("{asked} are asked for and the node has {left} left for this virtual machine: ask for less, or delete it and create it again to let another node take it"),
+    ))
 }
 
 fn unseen(what: &str, name: &str) -> Obstacle {

@@ -183,3 +183,22 @@ fn a_guest_runs_on_when_its_object_vanishes_and_restarts_without_it() {
     world.settle();
     assert!(world.running());
 }
+
+#[test]
+fn an_edit_beyond_the_room_of_the_node_leaves_the_old_size_running() {
+    let mut world = started(RunStrategy::Always);
+    world.edit(|spec| spec.memory = "8Gi".into());
+    let Some(Plan::Blocked(obstacle)) = world.settle() else { panic!("it is refused") };
+    assert_eq!((obstacle.reason, world.running()), ("NodeFull", true));
+    world.end(Ended::Failed);
+    world.settle();
+    let applied = world.domain.record().unwrap().applied.clone().unwrap();
+    assert_eq!((world.running(), applied.generation, applied.spec.memory.0.as_str()), (true, 1, "256Mi"));
+}
+
+#[test]
+fn a_first_start_without_room_waits() {
+    let mut world = World::new(spec());
+    world.room_mib = 128;
+    assert!(matches!(world.settle(), Some(Plan::Blocked(obstacle)) if obstacle.reason == "NodeFull"));
+}
