@@ -95,10 +95,7 @@ impl Executor {
             Verb::Approve(body) => {
                 api.replace_subresource("approval", name, &post, &typed::<DynamicObject>(body)?).await?
             }
-            Verb::Create(body) => match api.create(&post, &typed(body)?).await {
-                Err(error) if code(&error) == Some(409) => return Ok(None),
-                created => created?,
-            },
+            Verb::Create(body) => api.create(&post, &typed(body)?).await?,
             Verb::Delete { uid } => return delete(&api, name, uid).await,
         };
         serde_json::to_value(object).map(Some).map_err(kube::Error::SerdeError)
@@ -114,7 +111,7 @@ impl Executor {
             reason: tell.reason.to_owned(),
             note: Some(shortened(tell.note)),
             action: tell.reason.to_owned(),
-            secondary: None,
+            secondary: tell.related,
         };
         match tokio::time::timeout(LIMIT, self.recorder.publish(&event, &tell.regarding)).await {
             Ok(Ok(())) => {}

@@ -74,7 +74,7 @@ impl Reconciler {
         match outcome {
             Ok(()) => {
                 tracing::debug!(%target, "written");
-                self.backoff.succeeded(&target);
+                self.backoff.succeeded(target, Instant::now());
             }
             Err(error) => {
                 tell(&target, &error);

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use holdfast_api::HypervisorNode;
 use holdfast_api::condition::Finding;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -95,7 +96,7 @@ pub(crate) enum Verb {
     ReplaceStatus(Value),
     /// JSON merge patch of metadata.
     Merge(Value),
-    /// Creates the object; it is fine when it exists already.
+    /// Creates the object; refused when one of that name exists.
     Create(Value),
     /// Replaces the approval of a `CertificateSigningRequest`.
     Approve(Value),
@@ -107,6 +108,8 @@ pub(crate) enum Verb {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tell {
     pub(crate) regarding: ObjectReference,
+    /// The node it is about, if any; events about another node are not taken for repetitions.
+    pub(crate) related: Option<ObjectReference>,
     pub(crate) weight: Weight,
     pub(crate) reason: &'static str,
     pub(crate) note: String,
@@ -125,7 +128,20 @@ impl Tell {
     where
         K: Resource<DynamicType = ()>,
     {
-        Self { regarding: about.object_ref(&()), weight, reason, note: note.into() }
+        Self { regarding: about.object_ref(&()), related: None, weight, reason, note: note.into() }
+    }
+}
+
+impl Tell {
+    /// The same event, naming the node it is about.
+    pub(crate) fn of_node(mut self, node: &str) -> Self {
+        self.related = Some(ObjectReference {
+            api_version: Some(HypervisorNode::api_version(&()).into_owned()),
+            kind: Some(HypervisorNode::kind(&()).into_owned()),
+            name: Some(node.to_owned()),
+            ..ObjectReference::default()
+        });
+        self
     }
 }
 

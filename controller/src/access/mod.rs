@@ -76,6 +76,9 @@ pub(crate) fn plan(world: &World) -> Plan {
         &grants.cluster_role_bindings,
         |a, b| a.subjects == b.subjects && a.role_ref == b.role_ref,
     );
+    // Unlike a Role, a ClusterRole must stand before it is bound: the API server compares its rights with ours.
+    let stands = |target: &Target| grants.cluster_roles.contains_key(&(String::new(), target.name.clone()));
+    plan.writes.retain(|write| write.target.kind != Kind::ClusterRoleBinding || stands(&write.target));
     plan
 }
 

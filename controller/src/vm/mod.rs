@@ -26,7 +26,7 @@ use crate::finalizer;
 use crate::node;
 use crate::place::{self, Candidate, Wish};
 use crate::world::{self, Binding, Node, World, mark};
-use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, json};
+use crate::write::{Kind, Meta, Status, Target, Verb, Write, body, json};
 
 /// The writes of all virtual machines; what one is given, the next one does not find.
 pub(crate) fn plan(world: &World, access: &access::Plan) -> Vec<Write> {
@@ -240,10 +240,6 @@ struct Nothing {}
 fn apply(vm: &VirtualMachine, status: VirtualMachineStatus) -> Write {
     let body = body::<VirtualMachine>(&Meta::exactly(vm), Status { status });
     Write::new(Target::of(Kind::VirtualMachine, vm), Verb::ApplyStatus(body))
-}
-
-fn news(vm: &VirtualMachine, weight: Weight, reason: &'static str, note: String) -> Tell {
-    Tell::new(vm, weight, reason, note)
 }
 
 #[cfg(test)]

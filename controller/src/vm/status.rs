@@ -7,9 +7,9 @@ use holdfast_api::VirtualMachine;
 use holdfast_api::condition::{self, Finding, Is, READY, RUNNING, SCHEDULED};
 use holdfast_api::virtual_machine::{DiskStatus, PrintableStatus, VirtualMachineStatus};
 
-use super::{apply, news};
+use super::apply;
 use crate::world::{World, status};
-use crate::write::{Kind, Meta, Status, Target, Verb, Weight, Write, body, stand, turns};
+use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, stand, turns};
 
 /// Why a machine is on no node yet.
 pub(super) struct Wait {
@@ -73,7 +73,7 @@ pub(super) fn waits(world: &World, vm: &VirtualMachine, wait: &Wait) -> Option<W
     }
     let write = apply(vm, wanted);
     Some(if turns(&found.conditions, &ready) {
-        write.telling(news(vm, Weight::Warning, wait.reason, wait.sentence.clone()))
+        write.telling(Tell::new(vm, Weight::Warning, wait.reason, wait.sentence.clone()))
     } else {
         write
     })
@@ -94,7 +94,8 @@ pub(super) fn bind(world: &World, vm: &VirtualMachine, node: &str, disks: Vec<Di
         conditions: condition::conditions(&status(vm).conditions, &findings, generation, &world.now),
         ..VirtualMachineStatus::default()
     };
-    apply(vm, wanted).telling(news(vm, Weight::Normal, "Scheduled", format!("placed on {node}")))
+    apply(vm, wanted)
+        .telling(Tell::new(vm, Weight::Normal, "Scheduled", format!("placed on {node}")).of_node(node))
 }
 
 /// Why nobody speaks for a bound machine.
@@ -132,7 +133,7 @@ pub(super) fn lost(world: &World, vm: &VirtualMachine, node: &str, loss: Loss) -
     }
     let write = apply(vm, wanted);
     Some(if turns(&found.conditions, &findings[0]) {
-        write.telling(news(vm, Weight::Warning, "NodeLost", sentence))
+        write.telling(Tell::new(vm, Weight::Warning, "NodeLost", sentence).of_node(node))
     } else {
         write
     })
@@ -155,12 +156,8 @@ pub(super) fn release(world: &World, vm: &VirtualMachine, node: &str) -> Write {
         &Meta::exactly(vm),
         Whole { spec: &vm.spec, status: Status { status: wanted } },
     );
-    Write::new(Target::of(Kind::VirtualMachine, vm), Verb::ReplaceStatus(body)).telling(news(
-        vm,
-        Weight::Warning,
-        "Released",
-        sentence,
-    ))
+    Write::new(Target::of(Kind::VirtualMachine, vm), Verb::ReplaceStatus(body))
+        .telling(Tell::new(vm, Weight::Warning, "Released", sentence).of_node(node))
 }
 
 /// A replaced object must be valid as a whole, though only its status is taken.
