@@ -12,7 +12,7 @@ fail() { printf 'documents: %s\n' "$1" >&2; failed=yes; }
 paths_of() {
     local document=$1 folder
     folder=$(dirname "$document")
-    grep -oE '\]\([^)#: ]+' "$document" | sed 's/^](//' | sed "s|^|$folder/|" || true
+    grep -oE '\]\([^)# ]+' "$document" | sed 's/^](//' | grep -v '^https\?:' | sed "s|^|$folder/|" || true
     grep -oE '`(api|controller|node-daemon|tests|images|policies|deploy|examples|docs|\.ci)/[^` ]*`' "$document" |
         tr -d '`' || true
 }
@@ -46,5 +46,5 @@ check_example() {
 check_paths
 check_make_targets
 check_example
-
+tests/doors/reasons.sh || failed=yes
 [ "$failed" = no ]
