@@ -255,3 +255,6 @@ fn certificate_of(request: &NodeEnrolment) -> &str {
 fn says(request: &NodeEnrolment, type_: &str) -> bool {
     request.status.as_ref().is_some_and(|status| condition::is_true(&status.conditions, type_))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -19,6 +19,8 @@ mod http;
 mod image;
 mod jitter;
 mod metrics;
+#[cfg(test)]
+mod model;
 mod network;
 mod node;
 mod observe;

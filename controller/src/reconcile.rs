@@ -95,7 +95,7 @@ impl Reconciler {
 }
 
 /// Every planner, in the order in which their writes allow each other.
-fn plan(world: &World) -> Vec<Write> {
+pub(crate) fn plan(world: &World) -> Vec<Write> {
     let access = access::plan(world);
     let mut writes = enrol::plan(world, &access);
     writes.extend(vm::plan(world, &access));

@@ -78,7 +78,11 @@ pub(crate) fn plan(world: &World) -> Plan {
     );
     // Unlike a Role, a ClusterRole must stand before it is bound: the API server compares its rights with ours.
     let stands = |target: &Target| grants.cluster_roles.contains_key(&(String::new(), target.name.clone()));
-    plan.writes.retain(|write| write.target.kind != Kind::ClusterRoleBinding || stands(&write.target));
+    let early = |write: &Write| {
+        let binds = write.target.kind == Kind::ClusterRoleBinding && matches!(write.verb, Verb::Apply(_));
+        binds && !stands(&write.target)
+    };
+    plan.writes.retain(|write| !early(write));
     plan
 }
 

@@ -1,1 +1,249 @@
-//! Histories of one virtual machine, write by write.
+//! Histories: passes cut off at any write, nodes that act, fall silent or go, a store that loses a write.
+
+use std::collections::BTreeSet;
+
+use holdfast_api::condition::{self, READY, SCHEDULED};
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::model::Model;
+use crate::reconcile;
+use crate::world::{Binding, mark, status};
+use crate::write::{Kind, Target, Verb, Write};
+
+const NODES: [&str; 3] = ["edge-1", "edge-2", "edge-3"];
+/// Far more passes than any history here needs to settle.
+const MANY_PASSES: usize = 60;
+
+#[derive(Clone, Debug)]
+enum Turn {
+    Create(u8),
+    Delete(u8),
+    /// A pass of which only so many writes happen before the controller dies.
+    Pass(usize),
+    NodeActs(usize),
+    Silence(usize),
+    Wake(usize),
+    RemoveNode(usize),
+    /// The store forgets that a machine was bound.
+    LoseBinding(u8),
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        2 => (0..4_u8).prop_map(Turn::Create),
+        1 => (0..4_u8).prop_map(Turn::Delete),
+        6 => (0..6_usize).prop_map(Turn::Pass),
+        4 => (0..3_usize).prop_map(Turn::NodeActs),
+        1 => (0..3_usize).prop_map(Turn::Silence),
+        1 => (0..3_usize).prop_map(Turn::Wake),
+        1 => (0..2_usize).prop_map(Turn::RemoveNode),
+        1 => (0..4_u8).prop_map(Turn::LoseBinding),
+    ]
+}
+
+fn machine(number: u8) -> Target {
+    Target::in_namespace(Kind::VirtualMachine, "shop", format!("vm-{number}"))
+}
+
+fn site() -> Model {
+    NODES.iter().fold(Model::default(), |model, name| model.with_node(name))
+}
+
+fn take(model: &mut Model, turn: &Turn) {
+    match turn {
+        Turn::Create(number) => model.create(&machine(*number).name, None),
+        Turn::Delete(number) => model.delete(&machine(*number)),
+        Turn::Pass(writes) => pass(model, *writes),
+        Turn::NodeActs(node) => model.node_acts(NODES[*node]),
+        Turn::Silence(node) => drop(model.silent.insert(NODES[*node].to_owned())),
+        Turn::Wake(node) => drop(model.silent.remove(NODES[*node])),
+        Turn::RemoveNode(node) => model.delete(&Target::cluster(Kind::HypervisorNode, NODES[*node])),
+        Turn::LoseBinding(number) => {
+            if let Some(vm) = model.objects.get_mut(&machine(*number)) {
+                vm["status"]["nodeName"] = json!("");
+            }
+        }
+    }
+}
+
+fn pass(model: &mut Model, writes: usize) {
+    for write in reconcile::plan(&model.world()).iter().take(writes) {
+        obeys(model, write);
+        model.write(write);
+    }
+}
+
+/// What must be true of every single write.
+fn obeys(model: &Model, write: &Write) {
+    if write.target.kind != Kind::VirtualMachine {
+        return;
+    }
+    let vm = model.vm(&write.target.name).expect("a write is for an object that stands");
+    let uid = vm.metadata.uid.clone().unwrap_or_default();
+    let world = model.world();
+    let lives = |name: &str| world.nodes.get(name).is_some_and(|node| !node.removing());
+    match &write.verb {
+        Verb::ApplyStatus(body) => {
+            let node = body["status"]["nodeName"].as_str().unwrap_or_default();
+            if node.is_empty() {
+                return;
+            }
+            assert_eq!(mark(&vm), Some(node), "bound without the annotation");
+            let others = NODES.iter().filter(|other| **other != node && lives(other));
+            let elsewhere: Vec<_> = others
+                .filter(|other| model.held.get(**other).is_some_and(|held| held.contains(&uid)))
+                .collect();
+            assert!(elsewhere.is_empty(), "bound to {node}, though {elsewhere:?} holds it");
+        }
+        Verb::Merge(body) if body["metadata"]["finalizers"].is_array() => {
+            let holders = NODES.iter().filter(|name| lives(name));
+            let holder =
+                holders.clone().find(|name| model.held.get(**name).is_some_and(|held| held.contains(&uid)));
+            assert_eq!(holder, None, "let go while a node holds it");
+        }
+        Verb::ReplaceStatus(_) => {
+            let Binding::Bound(node) = Binding::of(&vm) else { panic!("released without a node") };
+            assert!(!lives(node), "released from a node that nobody removed");
+            assert_eq!(mark(&vm), None, "the annotation goes first");
+        }
+        _ => {}
+    }
+}
+
+/// Everybody lives and acts until nothing is left to write.
+fn settle(model: &mut Model) {
+    model.silent.clear();
+    for _ in 0..MANY_PASSES {
+        if reconcile::plan(&model.world()).is_empty() && quiet(model) {
+            return;
+        }
+        pass(model, usize::MAX);
+        NODES.iter().for_each(|node| model.node_acts(node));
+    }
+    panic!("still writing: {:?}", reconcile::plan(&model.world()));
+}
+
+fn quiet(model: &mut Model) -> bool {
+    let before = model.clone();
+    NODES.iter().for_each(|node| model.node_acts(node));
+    before.held == model.held && reconcile::plan(&model.world()).is_empty()
+}
+
+/// What must be true once it is quiet.
+fn settled(model: &Model) {
+    let world = model.world();
+    for vm in &world.machines {
+        assert!(vm.metadata.deletion_timestamp.is_none(), "a deleted machine stays: {vm:?}");
+        let Binding::Bound(node) = Binding::of(vm) else { panic!("{:?} is on no node", vm.metadata.name) };
+        assert!(world.nodes.contains_key(node), "bound to a node that is gone");
+    }
+    let pairs: BTreeSet<_> = world.machines.iter().filter_map(|vm| Binding::of(vm).node()).collect();
+    let grants: BTreeSet<_> = world
+        .grants
+        .roles
+        .keys()
+        .filter_map(|(_, name)| name.strip_prefix("holdfast-node-")?.strip_suffix("-vms"))
+        .collect();
+    assert_eq!(grants, pairs, "rights follow placement");
+    assert!(world.nodes.values().all(|node| !node.removing()), "a removed node stays");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn whatever_happens_nothing_runs_twice_and_all_settles(turns in prop::collection::vec(turn(), 1..40)) {
+        let mut model = site();
+        for turn in &turns {
+            take(&mut model, turn);
+        }
+        settle(&mut model);
+        settled(&model);
+    }
+}
+
+fn run(model: &mut Model) {
+    for _ in 0..MANY_PASSES {
+        pass(model, usize::MAX);
+    }
+}
+
+fn ready(model: &Model, name: &str) -> (String, String) {
+    let vm = model.vm(name).unwrap();
+    let ready = condition::find(&status(&vm).conditions, READY).unwrap().clone();
+    (ready.reason, ready.message)
+}
+
+#[test]
+fn a_machine_waits_for_its_image_and_then_goes_on() {
+    let mut model = site();
+    model.create("web", Some("debian-13"));
+    run(&mut model);
+    assert_eq!(ready(&model, "web").0, "ImageNotFound");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let spec = json!({"source": {"file": {"path": "/d"}}, "digest": digest, "format": "qcow2"});
+    model.put(
+        Target::in_namespace(Kind::VirtualMachineImage, "shop", "debian-13"),
+        json!({"metadata": {}, "spec": spec}),
+    );
+    run(&mut model);
+    let vm = model.vm("web").unwrap();
+    assert_eq!(status(&vm).node_name, "edge-1");
+    assert_eq!(status(&vm).disks[0].image_digest, digest);
+    assert!(condition::is_true(&status(&vm).conditions, SCHEDULED));
+}
+
+#[test]
+fn machines_created_together_spread() {
+    let mut model = site();
+    (0..3).for_each(|number| model.create(&machine(number).name, None));
+    run(&mut model);
+    let nodes: BTreeSet<_> =
+        model.world().machines.iter().filter_map(|vm| Some(Binding::of(vm).node()?.to_owned())).collect();
+    assert_eq!(nodes.len(), 3);
+}
+
+#[test]
+fn a_silent_node_keeps_its_machines_and_they_say_so() {
+    let mut model = Model::default().with_node("edge-1");
+    model.create("web", None);
+    settle(&mut model);
+    model.silent.insert("edge-1".to_owned());
+    run(&mut model);
+    let (reason, message) = ready(&model, "web");
+    assert_eq!(reason, "NodeLost");
+    assert!(message.contains("not started elsewhere"));
+    assert_eq!(status(&model.vm("web").unwrap()).node_name, "edge-1");
+}
+
+#[test]
+fn a_node_object_that_vanished_releases_nothing() {
+    let mut model = site();
+    model.create("web", None);
+    settle(&mut model);
+    model.objects.remove(&Target::cluster(Kind::HypervisorNode, "edge-1"));
+    run(&mut model);
+    assert_eq!(status(&model.vm("web").unwrap()).node_name, "edge-1");
+    assert!(ready(&model, "web").1.contains("no HypervisorNode edge-1 any more"));
+}
+
+#[test]
+fn a_machine_that_was_never_shown_to_its_node_is_deleted_at_once() {
+    let mut model = site();
+    model.create("web", None);
+    pass(&mut model, 1);
+    assert_eq!(mark(&model.vm("web").unwrap()), Some("edge-1"));
+    model.delete(&Target::in_namespace(Kind::VirtualMachine, "shop", "web"));
+    pass(&mut model, 1);
+    assert!(model.vm("web").is_none());
+}
+
+#[test]
+fn a_settled_site_writes_nothing() {
+    let mut model = site();
+    (0..4).for_each(|number| model.create(&machine(number).name, None));
+    settle(&mut model);
+    model.second += 3600;
+    assert_eq!(reconcile::plan(&model.world()), Vec::new());
+}

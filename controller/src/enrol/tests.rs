@@ -1,0 +1,193 @@
+//! Histories of enrolments, write by write.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use holdfast_api::NodeEnrolment;
+use holdfast_api::condition::{self, APPROVED, ISSUED};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use serde_json::json;
+
+use crate::model::Model;
+use crate::reconcile;
+use crate::write::{Kind, Target, Write};
+
+/// What the cluster answers here: valid for a hundred years, for any request.
+pub(crate) const CERTIFICATE: &str = include_str!("edge-1.pem");
+
+fn csr(node: &str, key: &KeyPair) -> String {
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::OrganizationName, "holdfast:nodes");
+    subject.push(DnType::CommonName, format!("holdfast:node:{node}"));
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject;
+    STANDARD.encode(params.serialize_request(key).unwrap().der())
+}
+
+fn target(name: &str) -> Target {
+    Target::cluster(Kind::NodeEnrolment, name)
+}
+
+fn asks(model: &mut Model, name: &str, node: &str, key: &KeyPair) {
+    let spec = json!({"nodeName": node, "mode": "InsecureDev", "csr": csr(node, key)});
+    model.put(target(name), json!({"metadata": {}, "spec": spec}));
+}
+
+fn decides(model: &mut Model, name: &str, type_: &str) {
+    let condition = json!({"type": type_, "status": "True", "reason": "Person", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    model.objects.get_mut(&target(name)).unwrap()["status"] = json!({"conditions": [condition]});
+}
+
+fn request(model: &Model, name: &str) -> NodeEnrolment {
+    serde_json::from_value(model.objects[&target(name)].clone()).unwrap()
+}
+
+fn issued(model: &Model, name: &str) -> (bool, String) {
+    let status = request(model, name).status.unwrap_or_default();
+    let issued = condition::find(&status.conditions, ISSUED).cloned();
+    (!status.certificate.is_empty(), issued.map_or(String::new(), |issued| issued.reason))
+}
+
+fn run(model: &mut Model) -> Vec<Write> {
+    let mut done = Vec::new();
+    for _ in 0..30 {
+        for write in reconcile::plan(&model.world()) {
+            model.write(&write);
+            done.push(write);
+        }
+    }
+    done
+}
+
+fn open() -> Model {
+    let mut model = Model::default();
+    model.settings.accept_insecure_dev = true;
+    model
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().unwrap()
+}
+
+#[test]
+fn a_free_name_is_let_in_and_the_certificate_comes_last() {
+    let mut model = open();
+    asks(&mut model, "edge-1-a", "edge-1", &key());
+    let order: Vec<Kind> = run(&mut model).into_iter().map(|write| write.target.kind).collect();
+    assert_eq!(issued(&model, "edge-1-a"), (true, "CertificateIssued".to_owned()));
+    let first = |kind| order.iter().position(|found| *found == kind).unwrap();
+    let steps = [
+        Kind::HypervisorNode,
+        Kind::Lease,
+        Kind::ClusterRoleBinding,
+        Kind::SigningRequest,
+        Kind::NodeEnrolment,
+    ];
+    assert!(steps.windows(2).all(|pair| first(pair[0]) < first(pair[1])), "{order:?}");
+}
+
+#[test]
+fn a_controller_that_dies_after_any_write_is_finished_by_the_next() {
+    let key = key();
+    for writes in 0..20 {
+        let mut model = open();
+        asks(&mut model, "edge-1-a", "edge-1", &key);
+        let mut left = writes;
+        while left > 0 {
+            let plan = reconcile::plan(&model.world());
+            if plan.is_empty() {
+                break;
+            }
+            for write in plan.iter().take(left) {
+                model.write(write);
+                left -= 1;
+            }
+        }
+        run(&mut model);
+        assert_eq!(issued(&model, "edge-1-a").1, "CertificateIssued", "after {writes} writes");
+        assert_eq!(model.targets(Kind::SigningRequest).len(), 1);
+    }
+}
+
+#[test]
+fn without_the_flag_a_person_decides() {
+    let mut model = Model::default();
+    asks(&mut model, "edge-1-a", "edge-1", &key());
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-a"), (false, "WaitsForApproval".to_owned()));
+    assert!(model.targets(Kind::HypervisorNode).is_empty());
+    decides(&mut model, "edge-1-a", APPROVED);
+    run(&mut model);
+    assert!(issued(&model, "edge-1-a").0);
+}
+
+#[test]
+fn the_same_key_is_renewed_and_another_key_waits() {
+    let (mut model, first) = (open(), key());
+    asks(&mut model, "edge-1-a", "edge-1", &first);
+    run(&mut model);
+    asks(&mut model, "edge-1-b", "edge-1", &first);
+    asks(&mut model, "edge-1-c", "edge-1", &key());
+    run(&mut model);
+    assert!(issued(&model, "edge-1-b").0);
+    assert_eq!(issued(&model, "edge-1-c"), (false, "WaitsForApproval".to_owned()));
+    decides(&mut model, "edge-1-c", APPROVED);
+    run(&mut model);
+    assert!(issued(&model, "edge-1-c").0);
+}
+
+#[test]
+fn a_rejected_key_is_not_let_in_by_asking_again() {
+    let (mut model, first) = (open(), key());
+    asks(&mut model, "edge-1-a", "edge-1", &first);
+    decides(&mut model, "edge-1-a", condition::REJECTED);
+    asks(&mut model, "edge-1-b", "edge-1", &first);
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-a"), (false, "Rejected".to_owned()));
+    assert_eq!(issued(&model, "edge-1-b"), (false, "WaitsForApproval".to_owned()));
+}
+
+#[test]
+fn a_removed_node_must_be_let_in_anew() {
+    let (mut model, first) = (open(), key());
+    asks(&mut model, "edge-1-a", "edge-1", &first);
+    run(&mut model);
+    model.delete(&Target::cluster(Kind::HypervisorNode, "edge-1"));
+    run(&mut model);
+    assert!(model.targets(Kind::HypervisorNode).is_empty());
+    assert!(model.targets(Kind::Role).is_empty() && model.targets(Kind::Lease).is_empty());
+    asks(&mut model, "edge-1-b", "edge-1", &first);
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-b"), (false, "WaitsForApproval".to_owned()));
+    assert!(model.targets(Kind::HypervisorNode).is_empty());
+}
+
+#[test]
+fn a_finished_request_is_never_acted_on_again_and_goes_with_its_certificate() {
+    let mut model = open();
+    asks(&mut model, "edge-1-a", "edge-1", &key());
+    run(&mut model);
+    model.targets(Kind::SigningRequest).iter().for_each(|request| drop(model.objects.remove(request)));
+    assert_eq!(reconcile::plan(&model.world()), Vec::new());
+    model.second = 110 * 365 * 24 * 3600;
+    run(&mut model);
+    assert!(model.targets(Kind::NodeEnrolment).is_empty());
+}
+
+#[test]
+fn a_name_that_would_share_another_nodes_grants_is_refused() {
+    let mut model = open();
+    asks(&mut model, "edge-vms-a", "edge-vms", &key());
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-vms-a"), (false, "InvalidRequest".to_owned()));
+}
+
+#[test]
+fn a_request_nobody_decides_goes_after_a_week() {
+    let mut model = Model::default();
+    asks(&mut model, "edge-1-a", "edge-1", &key());
+    run(&mut model);
+    model.second = 8 * 24 * 3600;
+    run(&mut model);
+    assert!(model.targets(Kind::NodeEnrolment).is_empty());
+}
