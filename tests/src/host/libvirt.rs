@@ -1,5 +1,6 @@
 //! libvirtd and virtlogd of a simulated host.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -99,8 +100,16 @@ pub(super) fn write_configuration(folder: &Path) -> Result<()> {
     }
     files::create_folder(&networks)?;
     files::write(&etc.join("libvirtd.conf"), LIBVIRTD_CONF)?;
-    files::write(&etc.join("qemu.conf"), QEMU_CONF)?;
+    files::write(&etc.join("qemu.conf"), &qemu_conf())?;
     files::write(&networks.join("default.xml"), DEFAULT_NETWORK)
+}
+
+/// libvirt probes QEMU with a right that opens any device, then asks whether QEMU's user may open `/dev/kvm`. Where the
+/// two differ it takes its cache of capabilities for stale and probes again at every look: tens of seconds a define.
+/// So QEMU runs in the group that owns the device, which the distribution's rules would have made `kvm`.
+fn qemu_conf() -> String {
+    let owner = std::fs::metadata("/dev/kvm").map(|device| device.gid());
+    owner.map_or_else(|_| QEMU_CONF.to_owned(), |group| format!("{QEMU_CONF}group = \"+{group}\"\n"))
 }
 
 fn wait_answer(spawner: &Spawner, daemon: &mut Process) -> Result<()> {
