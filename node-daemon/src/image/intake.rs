@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::{Digest, seal};
 
 /// Large enough that waking two threads per batch costs nothing, small enough that a few fit in any budget.
-const BATCH_BYTES: usize = 512 << 10;
+const BATCH_BYTES: usize = 256 << 10;
 /// Batches waiting per thread: enough to bridge one disk hiccup.
 const QUEUE: usize = 4;
 /// After so many written bytes the kernel is asked to start flushing, so that the final fsync finds little left.

@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use super::{Error, Rules};
 
 /// Read size; the intake's batches have the same.
-const READ_BYTES: usize = 512 << 10;
+const READ_BYTES: usize = 256 << 10;
 
 /// Opens a regular file below one of the configured folders, following no link (S1), and tells its length.
 ///
