@@ -215,8 +215,8 @@ fn issue(
         findings.push(Finding::new(condition::APPROVED, true, why, "approved by policy"));
     }
     let write = status(world, request, &findings, certificate);
-    let note = format!("{name} was let in ({why}) by {}", request.name_any());
-    write.telling(Tell::new(node, Weight::Normal, "NodeEnrolled", note))
+    let story = format!("{name} was let in ({why}) by {}", request.name_any());
+    write.telling(Tell::new(node, Weight::Normal, "NodeEnrolled", story))
 }
 
 /// Says why there is no certificate, once.

@@ -53,7 +53,7 @@ struct Args {
 enum Command {
     /// Place virtual machines and enrol nodes until told to stop. Finds the cluster by KUBECONFIG or from inside it.
     Run(Run),
-    /// Print the CustomResourceDefinitions, or write one file per kind into a folder.
+    /// Print the `CustomResourceDefinitions`, or write one file per kind into a folder.
     Crds {
         /// Folder to write into.
         #[arg(long)]
@@ -78,7 +78,7 @@ struct Run {
     /// How much of a disk's virtual size counts as promised on its node, in percent.
     #[arg(long, env = "HOLDFAST_DISK_PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
     disk_percent: u64,
-    /// Log as JSON instead of text. What is logged: RUST_LOG, such as info or holdfast_controller=debug.
+    /// Log as JSON instead of text. What is logged stands in `RUST_LOG`, such as info or `holdfast_controller=debug`.
     #[arg(long, env = "HOLDFAST_LOG_JSON")]
     log_json: bool,
 }
@@ -98,9 +98,9 @@ async fn start(run: Run) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if run.log_json {
-        log.json().init()
+        log.json().init();
     } else {
-        log.init()
+        log.init();
     }
     run::run(run::Options {
         listen: run.listen,

@@ -1,4 +1,4 @@
-//! What `/metrics` shows, in the names of OpenMetrics.
+//! What `/metrics` shows, in the names of `OpenMetrics`.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;

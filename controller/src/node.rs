@@ -96,8 +96,8 @@ fn with_news(write: Write, node: &Node, ready: &Finding) -> Write {
         return write;
     }
     let weight = if ready.is == Is::True { Weight::Normal } else { Weight::Warning };
-    let note = if ready.message.is_empty() { "the node is ready".to_owned() } else { ready.message.clone() };
-    write.telling(Tell::new(&*node.object, weight, ready.reason, note))
+    let story = if ready.message.is_empty() { "the node is ready".to_owned() } else { ready.message.clone() };
+    write.telling(Tell::new(&*node.object, weight, ready.reason, story))
 }
 
 /// Namespaces with a virtual machine on this node or on its way there.

@@ -119,14 +119,20 @@ fn settle(model: &mut Model) {
             return;
         }
         pass(model, usize::MAX);
-        NODES.iter().for_each(|node| model.node_acts(node));
+        all_act(model);
     }
     panic!("still writing: {:?}", reconcile::plan(&model.world()));
 }
 
+fn all_act(model: &mut Model) {
+    for node in NODES {
+        model.node_acts(node);
+    }
+}
+
 fn quiet(model: &mut Model) -> bool {
     let before = model.clone();
-    NODES.iter().for_each(|node| model.node_acts(node));
+    all_act(model);
     before.held == model.held && reconcile::plan(&model.world()).is_empty()
 }
 
