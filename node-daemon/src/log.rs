@@ -22,12 +22,13 @@ pub(crate) fn start(log: &Log) -> Result<(), TryInitError> {
     }
 }
 
-/// Our own level, and the libraries one step quieter: their info is our debug.
+/// Our own level, and the libraries one step quieter: their info is our debug. The API client calls every failed attempt
+/// an error; that the API is away is our news to tell, once.
 fn directives(level: LogLevel) -> &'static str {
     match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "warn,holdfast_node=info",
+        LogLevel::Error => "error,kube_client=off,kube_runtime=off",
+        LogLevel::Warn => "warn,kube_client=off,kube_runtime=off",
+        LogLevel::Info => "warn,kube_client=off,kube_runtime=off,holdfast_node=info",
         LogLevel::Debug => "info,holdfast_node=debug",
     }
 }

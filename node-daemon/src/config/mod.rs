@@ -211,6 +211,9 @@ pub(crate) fn load(path: &Path) -> Result<Config, Error> {
 }
 
 fn parse(text: &str) -> Result<Config, String> {
+    // A file of comments alone is a configuration without keys, and is told so.
+    let empty = text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#'));
+    let text = if empty { "{}" } else { text };
     let config: Config = serde_saphyr::from_str(text).map_err(|error| error.without_snippet().to_string())?;
     check(&config)?;
     Ok(config)

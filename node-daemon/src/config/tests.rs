@@ -68,6 +68,14 @@ fn without_insecure_dev_the_daemon_does_not_start() {
 }
 
 #[test]
+fn a_file_without_keys_names_the_first_that_is_missing() {
+    for text in ["", "# nodeName: edge-1\n\n  # nothing\n"] {
+        let refused = parse(text).unwrap_err();
+        assert!(refused.contains("nodeName"), "{refused}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let refused = load(Path::new("/nonexistent/node.yaml")).unwrap_err();
     assert!(refused.to_string().contains("/nonexistent/node.yaml"));

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Resource, ResourceExt};
@@ -28,6 +28,23 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// How every watch of the daemon asks.
 pub(super) fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE)
+}
+
+/// The events of a watch that pauses longer after each failure, up to 30 s.
+///
+/// `Init` is left out: it comes before each attempt to list, successful or not, and any event takes the pause back to its
+/// beginning, so that an API which refuses or is away would be asked every second for ever.
+pub(super) fn events<K>(
+    api: Api<K>,
+    asked: watcher::Config,
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watch(api, asked)
+        .try_filter(|event| std::future::ready(!matches!(event, Event::Init)))
+        .default_backoff()
+        .modify(strip)
 }
 
 /// Follows until dropped. `announce` is told each object before and after; at least one of them is there.
@@ -62,19 +79,23 @@ where
 {
     async fn watch_once(&self, api: Api<K>, asked: watcher::Config) {
         let mut listed = HashMap::new();
-        let mut events = std::pin::pin!(watch(api, asked).default_backoff().modify(strip));
+        let mut events = std::pin::pin!(events(api, asked));
         loop {
             match events.try_next().await {
                 Ok(Some(event)) => self.take(event, &mut listed),
                 Ok(None) => return,
-                Err(error) => self.fail(&error),
+                Err(error) => {
+                    // A list that broke off begins anew.
+                    listed.clear();
+                    self.fail(&error);
+                }
             }
         }
     }
 
     fn take(&self, event: Event<K>, listed: &mut HashMap<String, Arc<K>>) {
         match event {
-            Event::Init => listed.clear(),
+            Event::Init => {}
             Event::InitApply(item) => {
                 listed.insert(item.name_any(), Arc::new(item));
             }

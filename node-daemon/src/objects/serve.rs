@@ -6,12 +6,11 @@ use std::sync::Arc;
 use futures::StreamExt;
 use holdfast_api::{HypervisorNode, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork};
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use super::follow::{config, follow, strip};
+use super::follow::{config, events, follow};
 use super::{Changes, Objects, Shelf};
 
 /// Serves for ever: everything anew with each client, since the old one's certificate may be refused.
@@ -36,7 +35,7 @@ pub(super) async fn run(objects: &Objects) {
 async fn own(objects: &Objects, client: Client) {
     let asked = config().fields(&format!("metadata.name={}", objects.0.node));
     let api = Api::<HypervisorNode>::all(client);
-    let mut events = std::pin::pin!(watch(api, asked).default_backoff().modify(strip));
+    let mut events = std::pin::pin!(events(api, asked));
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(node) | Event::InitApply(node)) => {
