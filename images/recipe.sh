@@ -57,15 +57,25 @@ publish() {
     say "built $path"
 }
 
+is_built() {
+    [ -e "$(image_path)" ] || return 1
+    ln -sfn "$(basename "$(image_path)")" "$cache/$image.qcow2"
+}
+
 # Runs build_image in a working folder that goes away, unless the image is there already.
+# Of several at once, one builds and the others wait for it.
 main() {
     case ${1:-} in
         --path) image_path; return ;;
         "") ;;
         *) refuse "\"$1\" is no option; give none to build, or --path to learn where the image is" ;;
     esac
-    [ ! -e "$(image_path)" ] || { ln -sfn "$(basename "$(image_path)")" "$cache/$image.qcow2"; return 0; }
+    is_built && return
     mkdir -p "$cache"
+    exec 9>"$cache/.lock-$image"
+    flock 9
+    is_built && return
+    rm -rf "$cache/.build-$image".* # what a killed build left
     work=$(mktemp -d "$cache/.build-$image.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     build_image

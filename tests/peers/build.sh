@@ -73,6 +73,7 @@ build() {
     local peer=$1 version work package
     version=$(version_of "$peer")
     [ -n "$version" ] || refuse "$peer/go.mod requires no version of $(module_of "$peer")"
+    rm -rf "$cache/.build-$peer".* # what a killed build left
     work=$(mktemp -d "$cache/.build-$peer.XXXXXX")
     # shellcheck disable=SC2064  # the folder is known now and local later
     trap "rm -rf '$work'" EXIT
@@ -102,6 +103,8 @@ main() {
         return
     fi
     mkdir -p "$cache"
+    exec 9>"$cache/.lock" # of several at once, one builds and the others wait for it
+    flock 9
     for peer; do
         is_built "$peer" && continue
         "$here/packages.sh" --go
