@@ -39,22 +39,12 @@ pub(crate) enum StartPaused {
     No,
 }
 
-/// An address of a guest, seen from the host.
+/// An address that the DHCP server of a libvirt network gave a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct GuestAddress {
+pub(crate) struct Lease {
     /// Lower-case, with colons.
     pub(crate) mac: String,
     pub(crate) ip: IpAddr,
-    pub(crate) source: AddressSource,
-}
-
-/// Who told us an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AddressSource {
-    /// The DHCP server of a libvirt network.
-    Lease,
-    /// The host's neighbour table.
-    Arp,
 }
 
 /// Every domain; one that vanishes between two calls is left out.
@@ -177,40 +167,23 @@ pub(super) fn set_record(connect: &Connect, uuid: Uuid, record: &str) -> Result<
     domain.set_metadata(kind, Some(&element), Some(PREFIX), Some(NAMESPACE), live | stored)
 }
 
-/// Leases first, then neighbours that no lease names. A guest that is off has none.
-pub(super) fn addresses(connect: &Connect, uuid: Uuid) -> Result<Vec<GuestAddress>, VirtError> {
+/// The leases of a guest; one that is off has none.
+///
+/// libvirt can read the neighbour table too, but before 10.8 it cannot read that of kernels from 6.9 on, and logs an
+/// error each time; `network::Networks::neighbours` does it for us.
+pub(super) fn leases(connect: &Connect, uuid: Uuid) -> Result<Vec<Lease>, VirtError> {
     let domain = connect.lookup_domain_by_uuid(uuid)?;
-    let mut found = Vec::new();
-    if domain.is_active()? {
-        gather(&domain, AddressSource::Lease, &mut found)?;
-        if let Err(error) = gather(&domain, AddressSource::Arp, &mut found) {
-            // libvirt 9.0 answers an empty neighbour table with an internal error, so no failure here says more than
-            // "none known"; a broken connection shows at the next call.
-            tracing::debug!(%error, domain = %uuid, "no answer from the neighbour table");
-        }
+    if !domain.is_active()? {
+        return Ok(Vec::new());
     }
-    Ok(found)
-}
-
-fn gather(domain: &Handle, source: AddressSource, found: &mut Vec<GuestAddress>) -> Result<(), VirtError> {
-    let raw = match source {
-        AddressSource::Lease => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
-        AddressSource::Arp => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
-    };
-    let answer = match ffi::interface_addresses(domain, raw) {
-        Err(error) if says_nothing(&error) => return Ok(()),
+    let raw = match ffi::interface_addresses(&domain, sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE) {
+        Err(error) if says_nothing(&error) => return Ok(Vec::new()),
         answer => answer?,
     };
-    for (mac, ip) in answer {
-        let (Some(mac), Ok(ip)) = (mac, ip.parse::<IpAddr>()) else {
-            continue;
-        };
-        let mac = mac.to_ascii_lowercase();
-        if !found.iter().any(|known| known.ip == ip && known.mac == mac) {
-            found.push(GuestAddress { mac, ip, source });
-        }
-    }
-    Ok(())
+    let lease = |(mac, ip): ffi::RawAddress| {
+        Some(Lease { mac: mac?.to_ascii_lowercase(), ip: ip.parse().ok()? })
+    };
+    Ok(raw.into_iter().filter_map(lease).collect())
 }
 
 fn says_nothing(error: &VirtError) -> bool {

@@ -36,7 +36,7 @@ mod tests;
 mod text;
 pub(crate) mod xml;
 
-pub(crate) use domain::{AddressSource, Domain, GuestAddress, StartPaused};
+pub(crate) use domain::{Domain, Lease, StartPaused};
 pub(crate) use error::{Error, Fault};
 pub(crate) use events::{Event, Events};
 pub(crate) use host::HostInfo;
@@ -168,12 +168,9 @@ impl Libvirt {
         .await
     }
 
-    /// Addresses of a running guest as the host sees them, leases first; empty while it has none.
-    pub(crate) async fn addresses(&self, uuid: Uuid) -> Result<Vec<GuestAddress>, Error> {
-        self.on(call("read the addresses of", READ), uuid, move |connect| {
-            domain::addresses(connect, uuid)
-        })
-        .await
+    /// What the DHCP servers of libvirt's networks gave a running guest; empty while it has nothing.
+    pub(crate) async fn leases(&self, uuid: Uuid) -> Result<Vec<Lease>, Error> {
+        self.on(call("read the leases of", READ), uuid, move |connect| domain::leases(connect, uuid)).await
     }
 
     /// Every libvirt network of the host, ours and foreign.

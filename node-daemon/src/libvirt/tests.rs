@@ -372,7 +372,7 @@ async fn a_network_lives_and_goes() {
 }
 
 #[tokio::test]
-async fn a_running_guest_on_our_network_has_addresses_and_one_that_is_off_has_none() {
+async fn a_running_guest_on_our_network_has_a_lease_and_one_that_is_off_has_none() {
     let (host, spec) = (host().await, network());
     host.libvirt
         .define_network(spec.uuid, network_xml::to_xml(&spec).unwrap())
@@ -384,14 +384,14 @@ async fn a_running_guest_on_our_network_has_addresses_and_one_that_is_off_has_no
         ..web()
     };
     host.libvirt.define(vm.uuid, to_xml(&vm).unwrap()).await.unwrap();
-    assert_eq!(host.libvirt.addresses(vm.uuid).await.unwrap(), []);
+    assert_eq!(host.libvirt.leases(vm.uuid).await.unwrap(), []);
     host.libvirt.start(vm.uuid, StartPaused::No).await.unwrap();
-    let addresses = host.libvirt.addresses(vm.uuid).await.unwrap();
+    let leases = host.libvirt.leases(vm.uuid).await.unwrap();
     assert!(
-        addresses
+        leases
             .iter()
-            .any(|address| address.mac == vm.interfaces[0].mac),
-        "{addresses:?}"
+            .any(|lease| lease.mac == vm.interfaces[0].mac),
+        "{leases:?}"
     );
 }
 

@@ -38,7 +38,7 @@ pub(crate) use record::{Kind, NetworkRecord};
 pub(crate) use values::{Device, Subnet};
 
 use names::Tagged;
-use netlink::{Link, LinkKind, Netlink};
+use netlink::{Link, LinkKind, Neighbour, Netlink};
 use plan::{Claim, ClaimKind, Conflict, Plan, Present};
 
 /// How long an ensured network waits for its virtual machine to be defined: far longer than that takes. One removed too
@@ -82,6 +82,12 @@ impl Networks {
         }?;
         ensured.insert(record.uid, Ensured { record: record.clone(), at: Instant::now() });
         Ok(source)
+    }
+
+    /// Everybody this node has heard from on its networks: how the address of a guest on a host's bridge is known.
+    pub(crate) async fn neighbours(&self) -> Result<Vec<Neighbour>, Error> {
+        let kernel = Netlink::open().map_err(kernel_failed(OF_NODE))?;
+        kernel.neighbours().await.map_err(kernel_failed(OF_NODE))
     }
 
     /// Removes our networks and VLAN bridges that nobody uses.

@@ -3,6 +3,7 @@
 //! The one file that names `rtnetlink`. A handle speaks to the network namespace of the thread that opened it.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use futures::{Stream, TryStreamExt};
@@ -12,6 +13,9 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, BridgeVlanInfoFlags, In6AddrGenMode, InfoBridge, InfoData, InfoKind, InfoVlan,
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::{Handle, LinkBridge, LinkBridgeVlan, LinkUnspec, LinkVlan, RouteMessageBuilder};
@@ -75,6 +79,15 @@ pub(crate) struct Used {
     pub(crate) device: String,
 }
 
+/// Somebody the host has heard from on one of its networks (ARP, RFC 826, or neighbour discovery, RFC 4861).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    /// Hardware address, lower-case, with colons.
+    pub(crate) mac: String,
+    /// Its address, never a link-local one: that says nothing without a device.
+    pub(crate) ip: IpAddr,
+}
+
 /// A conversation with the kernel; dropping it ends it.
 pub(crate) struct Netlink {
     handle: Handle,
@@ -106,9 +119,15 @@ impl Netlink {
     /// The host's IPv4 routes (main table).
     pub(crate) async fn routes(&self) -> Result<Vec<Used>, Error> {
         let links = self.links().await?;
-        let request = self.handle.route().get(RouteMessageBuilder::<std::net::Ipv4Addr>::new().build());
+        let request = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
         let messages = collect("list routes", request.execute()).await?;
         Ok(messages.iter().filter_map(|message| route(message, &links)).collect())
+    }
+
+    /// Everybody in the neighbour tables whose hardware address is known.
+    pub(crate) async fn neighbours(&self) -> Result<Vec<Neighbour>, Error> {
+        let messages = collect("list neighbours", self.handle.neighbours().get().execute()).await?;
+        Ok(messages.iter().filter_map(neighbour).collect())
     }
 
     /// Makes a bridge, switched off.
@@ -232,7 +251,7 @@ fn address(message: &AddressMessage) -> Option<Used> {
     let (mut subnet, mut device) = (None, String::new());
     for attribute in &message.attributes {
         match attribute {
-            AddressAttribute::Address(std::net::IpAddr::V4(ip)) => {
+            AddressAttribute::Address(IpAddr::V4(ip)) => {
                 subnet = Ipv4Net::new(*ip, message.header.prefix_len).ok();
             }
             AddressAttribute::Label(label) => device.clone_from(label),
@@ -246,7 +265,7 @@ fn route(message: &RouteMessage, links: &[Link]) -> Option<Used> {
     if message.header.table != RouteHeader::RT_TABLE_MAIN {
         return None;
     }
-    let (mut network, mut device) = (std::net::Ipv4Addr::UNSPECIFIED, String::new());
+    let (mut network, mut device) = (Ipv4Addr::UNSPECIFIED, String::new());
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(ip)) => network = *ip,
@@ -258,4 +277,31 @@ fn route(message: &RouteMessage, links: &[Link]) -> Option<Used> {
     }
     let subnet = Ipv4Net::new(network, message.header.destination_prefix_length).ok()?;
     Some(Used { subnet: subnet.trunc(), device })
+}
+
+fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+    let known = !matches!(message.header.state, NeighbourState::Incomplete | NeighbourState::Failed);
+    let (mut mac, mut found) = (None, None);
+    for attribute in message.attributes.iter().filter(|_| known) {
+        match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) if bytes.len() == 6 => mac = Some(text(bytes)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => found = Some(IpAddr::V4(*ip)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => found = Some(IpAddr::V6(*ip)),
+            _ => {}
+        }
+    }
+    let ip = found.filter(|ip| !is_local(ip))?;
+    Some(Neighbour { mac: mac?, ip })
+}
+
+fn is_local(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_multicast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_multicast(),
+    }
+}
+
+fn text(mac: &[u8]) -> String {
+    let pairs: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    pairs.join(":")
 }

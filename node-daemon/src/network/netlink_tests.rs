@@ -4,7 +4,7 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::netlink::{Error, Link, LinkKind, Netlink};
+use super::netlink::{Error, Link, LinkKind, Neighbour, Netlink};
 
 /// Runs `story` on a thread that has a network namespace of its own, which ends with it.
 pub(super) fn in_namespace<F: Future<Output = ()>>(story: impl FnOnce(Netlink) -> F + Send + 'static) {
@@ -81,6 +81,24 @@ fn addresses_and_routes_of_the_host_are_read_with_their_devices() {
         let mut routes = used(kernel.routes().await.unwrap());
         routes.sort();
         assert_eq!(routes, ["0.0.0.0/0 lan0", "10.20.0.0/24 lan0", "10.30.0.0/16 lan0", "10.40.0.0/24 "]);
+    });
+}
+
+#[test]
+fn neighbours_are_those_whose_hardware_address_is_known() {
+    in_namespace(|kernel| async move {
+        ip("link add lan0 address 52:54:00:00:00:01 type bridge");
+        ip("address add 10.20.0.1/24 dev lan0");
+        ip("link set lan0 up");
+        ip("neighbour add 10.20.0.7 lladdr 52:54:00:AB:00:07 nud stale dev lan0");
+        ip("neighbour add 10.20.0.8 nud failed dev lan0");
+        ip("neighbour add fd00::7 lladdr 52:54:00:ab:00:07 nud reachable dev lan0");
+        ip("neighbour add fe80::7 lladdr 52:54:00:ab:00:07 nud reachable dev lan0");
+        let mut seen: Vec<_> = kernel.neighbours().await.unwrap().into_iter().collect();
+        seen.sort_by_key(|one| one.ip);
+        let expected = ["10.20.0.7", "fd00::7"]
+            .map(|ip| Neighbour { mac: "52:54:00:ab:00:07".to_owned(), ip: ip.parse().unwrap() });
+        assert_eq!(seen, expected);
     });
 }
 

@@ -1,5 +1,6 @@
 //! Says what became of a pass: status, events, and when to look again.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use holdfast_api::VirtualMachine;
@@ -16,7 +17,6 @@ use super::plan::{Goal, Plan, Step};
 use super::status::{self, Outcome, Report};
 use super::{inputs, pending};
 use crate::jitter::spread;
-use crate::libvirt::{self, GuestAddress};
 use crate::objects::Severity;
 use crate::retry::Retry;
 
@@ -132,20 +132,27 @@ async fn secrets(context: &Context, judged: &Judged, memory: &mut Memory) -> Opt
 async fn addresses(context: &Context, judged: &Judged) -> Vec<Address> {
     let Domain::Ours { state: State::Running | State::Paused(_), record } = &judged.domain else { return Vec::new() };
     let Ok(desired) = Desired::from_record(judged.uid, record) else { return Vec::new() };
-    let seen = context.libvirt.addresses(judged.uid).await.unwrap_or_default();
-    let mut addresses: Vec<_> = seen.iter().filter_map(|seen| address(&desired, seen)).collect();
-    addresses.sort_by_key(|(order, address)| (*order, address.clone()));
-    addresses.into_iter().map(|(_, address)| address).collect()
+    let leases = context.libvirt.leases(judged.uid).await.unwrap_or_default();
+    let neighbours = context.networks.neighbours().await.unwrap_or_default();
+    let leases = leases.into_iter().map(|lease| (lease.mac, lease.ip, AddressSource::Lease));
+    let neighbours = neighbours.into_iter().map(|one| (one.mac, one.ip, AddressSource::Arp));
+    in_order(&desired, leases.chain(neighbours).collect())
 }
 
-fn address(desired: &Desired, seen: &GuestAddress) -> Option<(usize, Address)> {
-    let order = desired.interfaces().iter().position(|interface| interface.mac.to_string() == seen.mac)?;
-    let source = match seen.source {
-        libvirt::AddressSource::Lease => AddressSource::Lease,
-        libvirt::AddressSource::Arp => AddressSource::Arp,
-    };
-    let interface = desired.interfaces().get(order)?.name.clone();
-    Some((order, Address { interface, ip: seen.ip.to_string(), source }))
+/// The guest's own of all addresses seen: by interface, leases before what was only heard, IPv4 before IPv6.
+fn in_order(desired: &Desired, mut seen: Vec<(String, IpAddr, AddressSource)>) -> Vec<Address> {
+    seen.sort_by_key(|(_, ip, source)| (*source, *ip));
+    let mut addresses: Vec<Address> = Vec::new();
+    for interface in desired.interfaces() {
+        let mac = interface.mac.to_string();
+        for (_, ip, source) in seen.iter().filter(|(of, ..)| *of == mac) {
+            let address = Address { interface: interface.name.clone(), ip: ip.to_string(), source: *source };
+            if !addresses.iter().any(|known| known.interface == address.interface && known.ip == address.ip) {
+                addresses.push(address);
+            }
+        }
+    }
+    addresses
 }
 
 fn next(judged: &Judged, ending: &Ending, nameless: bool, memory: &mut Memory) -> Duration {
@@ -174,11 +181,13 @@ fn retry(retry: Retry) -> Duration {
 }
 
 /// Events mark transitions: what was done…
-pub(crate) fn tell(context: &Context, judged: &Judged, steps: &[Step]) {
+pub(crate) fn tell(context: &Context, judged: &Judged, steps: &[Step], seen: Instant) {
     let Some(vm) = &judged.object else { return };
     for step in steps {
         let Some((reason, note)) = story(step) else { continue };
-        tracing::info!(vm = %judged.uid, namespace = vm.metadata.namespace, name = vm.metadata.name, reason, "{note}");
+        let took_us = seen.elapsed().as_micros();
+        let (namespace, name) = (&vm.metadata.namespace, &vm.metadata.name);
+        tracing::info!(vm = %judged.uid, namespace, name, reason, took_us, "{note}");
         context.objects.event(vm, Severity::Normal, reason, note);
     }
 }

@@ -169,16 +169,14 @@ impl Supervisor {
     }
 
     /// Removes networks and images nobody uses. What a virtual machine that is being made will use is not known to
-    /// libvirt yet, so nothing goes while a folder has no domain.
+    /// libvirt yet: the networks remember for a while what was asked of them, and no image goes while a folder has no
+    /// domain.
     async fn collect(&mut self, held: &Held) {
-        let making = held.folders.iter().any(|uid| !held.domains.contains_key(uid));
-        if making {
-            return;
-        }
         if let Err(error) = self.context.networks.collect(&held.networks()).await {
             tracing::warn!(error = super::sentence(&error), "unused networks not removed");
         }
-        if self.unused.0.elapsed() >= IMAGES && self.context.objects.reachable() {
+        let making = held.folders.iter().any(|uid| !held.domains.contains_key(uid));
+        if !making && self.unused.0.elapsed() >= IMAGES && self.context.objects.reachable() {
             self.collect_images(held);
         }
     }
