@@ -97,6 +97,9 @@ impl Enroller {
 
     /// Waits until there is a reason to enrol; `None` when the daemon ends.
     async fn wait_for_need(&self, held: Option<&Held>, mut contact: watch::Receiver<Contact>) -> Option<Why> {
+        if self.identity.pending_enrolment().is_some() {
+            return Some(Why::Open);
+        }
         loop {
             let refused = match *contact.borrow_and_update() {
                 Contact::Refused { since } => Some(since.elapsed()),

@@ -34,15 +34,19 @@ impl Supervisor {
         tell(&[NotifyState::Ready]);
         // Three looks within each period: one may come late.
         let period = sd_notify::watchdog_enabled().map_or(LOOK, |watchdog| watchdog / 3).min(LOOK);
+        let mut said = String::new();
         loop {
-            self.look();
+            self.look(&mut said);
             sleep(period).await;
         }
     }
 
-    fn look(&self) {
+    fn look(&self, said: &mut String) {
         let status = self.sentence();
-        tell(&[NotifyState::Status(&status)]);
+        if *said != status {
+            tell(&[NotifyState::Status(&status)]);
+            *said = status;
+        }
         let stopped = self.health.stopped(Instant::now());
         if stopped.is_empty() {
             tell(&[NotifyState::Watchdog]);
@@ -67,7 +71,7 @@ fn held(holdings: Option<&Holdings>) -> String {
         None => "virtual machines not counted yet".to_owned(),
         Some(held) => {
             let (vms, orphans) = (held.virtual_machines.len(), held.orphans.len());
-            format!("{vms} virtual machines, {orphans} orphans")
+            format!("virtual machines: {vms}, orphans: {orphans}")
         }
     }
 }

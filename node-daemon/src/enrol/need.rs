@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub(super) enum Why {
     /// There is no certificate for its key.
     First,
+    /// A request of before a restart was never answered, or its answer never taken.
+    Open,
     /// Two thirds of the certificate's life are over.
     Renewal,
     /// The certificate has expired.
@@ -27,6 +29,7 @@ impl Why {
     /// For the log.
     pub(super) fn sentence(self) -> &'static str {
         match self {
+            Self::Open => "an earlier request is still open",
             Self::First => "this node has no certificate",
             Self::Renewal => "two thirds of the certificate's life are over",
             Self::Expired => "the certificate has expired",

@@ -87,7 +87,11 @@ impl Objects {
         }));
         let served = objects.clone();
         (objects, async move {
-            tokio::join!(serve::run(&served), events::publish(&served, queue));
+            tokio::join!(
+                serve::run(&served),
+                events::publish(&served, queue),
+                serve::ring_on_return(&served)
+            );
         })
     }
 

@@ -12,6 +12,7 @@ use tracing::{debug, info};
 
 use super::follow::{config, events, follow};
 use super::{Changes, Objects, Shelf};
+use crate::contact::Contact;
 
 /// Serves for ever: everything anew with each client, since the old one's certificate may be refused.
 pub(super) async fn run(objects: &Objects) {
@@ -27,6 +28,16 @@ pub(super) async fn run(objects: &Objects) {
         tokio::select! {
             () = serving => {}
             changed = session.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Rings for everything when the API answers again: what was found meanwhile waits to be reported.
+pub(super) async fn ring_on_return(objects: &Objects) {
+    let mut contact = objects.0.contact.clone();
+    while contact.changed().await.is_ok() {
+        if *contact.borrow_and_update() == Contact::Reachable {
+            objects.0.changes.all();
         }
     }
 }
