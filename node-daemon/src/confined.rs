@@ -64,11 +64,7 @@ pub(crate) enum Error {
     TooSlow { program: PathBuf },
     /// It ended with an error.
     #[error("{} failed ({status}): {said}", .program.display())]
-    Failed {
-        program: PathBuf,
-        status: ExitStatus,
-        said: String,
-    },
+    Failed { program: PathBuf, status: ExitStatus, said: String },
 }
 
 impl Error {
@@ -83,16 +79,10 @@ impl Confined {
     pub(crate) fn open(program: &Path, package: &'static str) -> Result<Self, Error> {
         for (needed, package) in [(program, package), (Path::new(PRLIMIT), "util-linux")] {
             if !needed.is_file() {
-                return Err(Error::Missing {
-                    program: needed.to_owned(),
-                    package,
-                });
+                return Err(Error::Missing { program: needed.to_owned(), package });
             }
         }
-        let cell = |source| Error::Cell {
-            program: program.to_owned(),
-            source,
-        };
+        let cell = |source| Error::Cell { program: program.to_owned(), source };
         Ok(Self {
             program: program.to_owned(),
             owner: owner().map_err(cell)?,
@@ -109,29 +99,19 @@ impl Confined {
         disk: &File,
         largest_bytes: u64,
     ) -> Result<(), Error> {
-        let cell = |source| Error::Cell {
-            program: self.program.clone(),
-            source,
-        };
+        let cell = |source| Error::Cell { program: self.program.clone(), source };
         let mut command = self.command(arguments, largest_bytes);
         command.stdin(disk.try_clone().map_err(cell)?);
         self.hand_over(disk).map_err(cell)?;
-        let outcome = self
-            .start(command)
-            .map_err(cell)
-            .and_then(|child| self.watch(child));
+        let outcome = self.start(command).map_err(cell).and_then(|child| self.watch(child));
         self.take_back(disk).map_err(cell)?;
         outcome
     }
 
     fn command<S: AsRef<OsStr>>(&self, arguments: &[S], largest_bytes: u64) -> Command {
         let mut command = Command::new(PRLIMIT);
-        command
-            .arg(format!("--as={MEMORY_BYTES}"))
-            .arg(format!("--cpu={CPU_SECONDS}"));
-        command
-            .arg(format!("--fsize={largest_bytes}"))
-            .args(["--core=0", "--nofile=64", "--"]);
+        command.arg(format!("--as={MEMORY_BYTES}")).arg(format!("--cpu={CPU_SECONDS}"));
+        command.arg(format!("--fsize={largest_bytes}")).args(["--core=0", "--nofile=64", "--"]);
         command.arg(&self.program).args(arguments);
         // English messages, so that a full disk is recognised; nothing else of our environment.
         command.env_clear().env("LC_ALL", "C").current_dir("/");
@@ -150,9 +130,7 @@ impl Confined {
                 self.lock_in()?;
                 command.spawn()
             });
-            jailer
-                .join()
-                .map_err(|_| io::Error::other("the confining thread died"))?
+            jailer.join().map_err(|_| io::Error::other("the confining thread died"))?
         })
     }
 
@@ -167,10 +145,7 @@ impl Confined {
     /// Waits for the end of the tool's complaints, which is its end, and kills it at the deadline.
     fn watch(&self, mut child: Child) -> Result<(), Error> {
         let deadline = Instant::now() + DEADLINE;
-        let cell = |source| Error::Cell {
-            program: self.program.clone(),
-            source,
-        };
+        let cell = |source| Error::Cell { program: self.program.clone(), source };
         let said = read_aside(child.stderr.take());
         let Ok(said) = said.recv_timeout(DEADLINE) else {
             return Err(self.stop(child));
@@ -179,11 +154,7 @@ impl Confined {
             match child.try_wait().map_err(cell)? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => {
-                    return Err(Error::Failed {
-                        program: self.program.clone(),
-                        status,
-                        said,
-                    });
+                    return Err(Error::Failed { program: self.program.clone(), status, said });
                 }
                 None if Instant::now() > deadline => return Err(self.stop(child)),
                 None => thread::sleep(Duration::from_micros(200)),
@@ -195,15 +166,11 @@ impl Confined {
         // Both fail only for a child that has ended, which is what we want.
         let _ = child.kill();
         let _ = child.wait();
-        Error::TooSlow {
-            program: self.program.clone(),
-        }
+        Error::TooSlow { program: self.program.clone() }
     }
 
     fn hand_over(&self, disk: &File) -> io::Result<()> {
-        self.owner.map_or(Ok(()), |(user, group)| {
-            fchown(disk, Some(user.as_raw()), Some(group.as_raw()))
-        })
+        self.owner.map_or(Ok(()), |(user, group)| fchown(disk, Some(user.as_raw()), Some(group.as_raw())))
     }
 
     fn take_back(&self, disk: &File) -> io::Result<()> {
@@ -221,9 +188,7 @@ fn owner() -> io::Result<Option<(Uid, Gid)>> {
             return Ok(Some((user.uid, user.gid)));
         }
     }
-    Err(io::Error::other(
-        "there is no user holdfast-image and no user nobody to run it as",
-    ))
+    Err(io::Error::other("there is no user holdfast-image and no user nobody to run it as"))
 }
 
 /// Refuses what no disk tool needs and exploits do: talking to anybody, tracing, loading, mounting, new namespaces.

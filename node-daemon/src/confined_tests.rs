@@ -19,28 +19,12 @@ fn inside(script: &str) -> (Result<(), Error>, String) {
 fn the_tool_is_nobody_and_can_gain_nothing() {
     let (outcome, status) = inside("cat /proc/self/status");
     outcome.unwrap();
-    let line = |key: &str| {
-        status
-            .lines()
-            .find(|line| line.starts_with(key))
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let line = |key: &str| status.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
     let owner = owner().unwrap().expect("peer missing: root rights").0.to_string();
-    assert!(
-        line("Uid:").split_whitespace().skip(1).all(|uid| uid == owner),
-        "{status}"
-    );
-    assert_eq!(
-        line("Groups:").split_whitespace().count(),
-        1,
-        "no supplementary groups"
-    );
+    assert!(line("Uid:").split_whitespace().skip(1).all(|uid| uid == owner), "{status}");
+    assert_eq!(line("Groups:").split_whitespace().count(), 1, "no supplementary groups");
     assert!(line("CapEff:").ends_with("0000000000000000"));
-    assert!(
-        line("NoNewPrivs:").ends_with('1') && line("Seccomp:").ends_with('2'),
-        "{status}"
-    );
+    assert!(line("NoNewPrivs:").ends_with('1') && line("Seccomp:").ends_with('2'), "{status}");
 }
 
 #[test]
@@ -48,18 +32,9 @@ fn the_tool_has_no_network() {
     let (outcome, interfaces) =
         inside("ls /sys/class/net /proc/self/net/dev >/dev/null; tail -n +3 /proc/self/net/dev");
     outcome.unwrap();
-    assert!(
-        interfaces
-            .lines()
-            .all(|line| line.trim_start().starts_with("lo:")),
-        "{interfaces}"
-    );
+    assert!(interfaces.lines().all(|line| line.trim_start().starts_with("lo:")), "{interfaces}");
     let socket = "python3 -c 'import socket; socket.socket()' 2>&1 | tail -1";
-    assert!(
-        inside(socket).1.contains("Operation not permitted"),
-        "{}",
-        inside(socket).1
-    );
+    assert!(inside(socket).1.contains("Operation not permitted"), "{}", inside(socket).1);
 }
 
 #[test]
@@ -68,19 +43,13 @@ fn the_tool_is_limited() {
     outcome.unwrap();
     assert_eq!(limits.lines().collect::<Vec<_>>(), ["1048576", "20", "64", "0"]);
     let (outcome, _) = inside("head -c 2000000 /dev/zero");
-    assert!(
-        matches!(outcome, Err(Error::Failed { .. })),
-        "the file may not grow past what was allowed"
-    );
+    assert!(matches!(outcome, Err(Error::Failed { .. })), "the file may not grow past what was allowed");
 }
 
 #[test]
 fn the_tool_sees_none_of_our_environment() {
     let (_, environment) = inside("env");
-    assert!(
-        !environment.contains("CARGO") && !environment.contains("HOME"),
-        "{environment}"
-    );
+    assert!(!environment.contains("CARGO") && !environment.contains("HOME"), "{environment}");
 }
 
 #[test]
@@ -103,8 +72,6 @@ fn the_file_is_roots_again_afterwards() {
 
 #[test]
 fn a_missing_tool_names_its_package() {
-    let missing = Confined::open(Path::new("/usr/bin/no-such-tool"), "qemu-utils")
-        .err()
-        .unwrap();
+    let missing = Confined::open(Path::new("/usr/bin/no-such-tool"), "qemu-utils").err().unwrap();
     assert!(missing.to_string().contains("install qemu-utils"));
 }

@@ -76,20 +76,14 @@ impl Error {
 
     fn tool(path: &Path, source: confined::Error) -> Self {
         let path = path.to_owned();
-        if source.is_disk_full() {
-            Self::DiskFull { path }
-        } else {
-            Self::Tool { path, source }
-        }
+        if source.is_disk_full() { Self::DiskFull { path } } else { Self::Tool { path, source } }
     }
 }
 
 impl Disks {
     /// Finds and confines `qemu-img`.
     pub(crate) fn open() -> Result<Self, confined::Error> {
-        Ok(Self {
-            tool: Confined::open(Path::new(QEMU_IMG), "qemu-utils")?,
-        })
+        Ok(Self { tool: Confined::open(Path::new(QEMU_IMG), "qemu-utils")? })
     }
 
     /// Makes a qcow2 disk of `bytes` over `base` at `path`, root's and unreadable to others until libvirt hands it
@@ -102,11 +96,7 @@ impl Disks {
         let mut outcome = Ok(());
         let created = durable::create(path, 0o600, |file| {
             outcome = self.tool.run(&arguments, file, TABLE_BYTES);
-            if outcome.is_ok() {
-                Ok(())
-            } else {
-                Err(io::Error::other("qemu-img failed"))
-            }
+            if outcome.is_ok() { Ok(()) } else { Err(io::Error::other("qemu-img failed")) }
         });
         outcome.map_err(|source| Error::tool(path, source))?;
         already_done(created).map_err(|source| Error::io(path, source))
@@ -155,9 +145,7 @@ pub(crate) fn size(path: &Path, format: Format) -> Result<Option<u64>, Error> {
     match open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::io(path, source)),
-        Ok(file) => virtual_size(&file, format)
-            .map(Some)
-            .map_err(|source| Error::unsound(path, source)),
+        Ok(file) => virtual_size(&file, format).map(Some).map_err(|source| Error::unsound(path, source)),
     }
 }
 
@@ -165,32 +153,15 @@ impl Error {
     fn unsound(path: &Path, source: InspectError) -> Self {
         match source {
             InspectError::Io(source) => Self::io(path, source),
-            source => Self::Unsound {
-                path: path.to_owned(),
-                source,
-            },
+            source => Self::Unsound { path: path.to_owned(), source },
         }
     }
 }
 
 fn overlay_arguments(base: &Image, bytes: u64) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = [
-        "create",
-        "-q",
-        "-u",
-        "-f",
-        "qcow2",
-        "-F",
-        base.format.name(),
-        "-b",
-    ]
-    .map(Into::into)
-    .into();
-    arguments.extend([
-        base.path.clone().into_os_string(),
-        DISK.into(),
-        bytes.to_string().into(),
-    ]);
+    let mut arguments: Vec<OsString> =
+        ["create", "-q", "-u", "-f", "qcow2", "-F", base.format.name(), "-b"].map(Into::into).into();
+    arguments.extend([base.path.clone().into_os_string(), DISK.into(), bytes.to_string().into()]);
     arguments
 }
 
@@ -203,20 +174,12 @@ fn virtual_size(file: &File, format: Format) -> Result<u64, InspectError> {
 
 /// A disk is a file of its own in the machine's folder; a link at its place is not followed.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path)
+    OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)
 }
 
 fn check_size(path: &Path, wanted: u64, least: u64) -> Result<(), Error> {
     if wanted < least {
-        return Err(Error::TooSmall {
-            path: path.to_owned(),
-            wanted,
-            least,
-        });
+        return Err(Error::TooSmall { path: path.to_owned(), wanted, least });
     }
     Ok(())
 }

@@ -25,9 +25,9 @@ impl Reach {
     pub(super) fn check(self, address: IpAddr) -> Result<(), Refused> {
         let refusal = match address {
             IpAddr::V4(v4) => self.refuse_v4(v4),
-            IpAddr::V6(v6) => self
-                .refuse_v6(v6)
-                .or_else(|| embedded_v4(v6).and_then(|v4| self.refuse_v4(v4))),
+            IpAddr::V6(v6) => {
+                self.refuse_v6(v6).or_else(|| embedded_v4(v6).and_then(|v4| self.refuse_v4(v4)))
+            }
         };
         refusal.map_or(Ok(()), |kind| Err(Refused { address, kind }))
     }
@@ -71,14 +71,8 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
-    const NOTHING: Reach = Reach {
-        loopback: false,
-        link_local: false,
-    };
-    const BOTH: Reach = Reach {
-        loopback: true,
-        link_local: true,
-    };
+    const NOTHING: Reach = Reach { loopback: false, link_local: false };
+    const BOTH: Reach = Reach { loopback: true, link_local: true };
 
     #[test]
     fn loopback_and_link_local_are_refused_in_every_spelling() {
@@ -97,24 +91,14 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
         ] {
             assert!(NOTHING.check(text.parse().unwrap()).is_err(), "{text}");
-            assert!(
-                BOTH.check(text.parse().unwrap()).is_ok(),
-                "{text} once configured"
-            );
+            assert!(BOTH.check(text.parse().unwrap()).is_ok(), "{text} once configured");
         }
     }
 
     #[test]
     fn addresses_that_name_no_host_are_refused_even_when_all_is_configured() {
-        for text in [
-            "0.0.0.0",
-            "0.1.2.3",
-            "::",
-            "::ffff:0.0.0.0",
-            "255.255.255.255",
-            "224.0.0.1",
-            "ff02::1",
-        ] {
+        for text in ["0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0", "255.255.255.255", "224.0.0.1", "ff02::1"]
+        {
             assert!(BOTH.check(text.parse().unwrap()).is_err(), "{text}");
         }
     }

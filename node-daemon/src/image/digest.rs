@@ -30,9 +30,8 @@ impl Digest {
     }
 
     fn hex(&self) -> String {
-        const DIGITS: [char; 16] = [
-            '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-        ];
+        const DIGITS: [char; 16] =
+            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
         let digits = |byte: &u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
         self.0.iter().flat_map(digits).collect()
     }
@@ -108,15 +107,9 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         let upper = EMPTY.to_uppercase();
-        for text in [
-            "",
-            "sha256:",
-            &EMPTY[7..],
-            &EMPTY[..70],
-            &upper,
-            "md5:00",
-            "sha256:é3b0c44298fc1c149afb",
-        ] {
+        for text in
+            ["", "sha256:", &EMPTY[7..], &EMPTY[..70], &upper, "md5:00", "sha256:é3b0c44298fc1c149afb"]
+        {
             assert_eq!(text.parse::<Digest>(), Err(BadDigest), "{text}");
         }
     }

@@ -38,21 +38,13 @@ pub(crate) enum Error {
     /// The bytes are not those of `spec.digest`. `found` stays empty for `file`, where printing it would tell a
     /// tenant the digest of a host file.
     #[error("{at} does not have the digest {expected}{}; correct spec.digest or spec.source", and_found(.found.as_ref()))]
-    DigestMismatch {
-        at: String,
-        expected: Digest,
-        found: Option<Digest>,
-    },
+    DigestMismatch { at: String, expected: Digest, found: Option<Digest> },
     /// The bytes are right, but they are no image, or a hostile one.
     #[error("{at} cannot be used as an image")]
     Unfit { at: String, source: inspect::Error },
     /// The cache holds this digest in the other format.
     #[error("{digest} is a {} image, but spec.format says {}; correct spec.format", .known.name(), .declared.name())]
-    FormatDiffers {
-        digest: Digest,
-        known: Format,
-        declared: Format,
-    },
+    FormatDiffers { digest: Digest, known: Format, declared: Format },
     /// Larger than this node's configuration allows.
     #[error(
         "{at} is larger than the {limit} bytes this node accepts; use a smaller image or raise images.maxBytes"

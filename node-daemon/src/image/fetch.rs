@@ -60,12 +60,7 @@ impl<'a> Transfer<'a> {
             io::ErrorKind::WouldBlock => Error::Busy(*digest),
             _ => Error::storage(&cache.dir, source),
         })?;
-        Ok(Self {
-            cache,
-            digest,
-            partial,
-            progress,
-        })
+        Ok(Self { cache, digest, partial, progress })
     }
 
     async fn receive(&self, source: &Source) -> Result<Received, Error> {
@@ -94,20 +89,14 @@ impl<'a> Transfer<'a> {
         }
         self.check_room(http::shown(url), opened.start, opened.total)?;
         if opened.start == 0 {
-            self.partial
-                .begin(url.as_str(), opened.etag.as_deref())
-                .map_err(|error| self.storage(error))?;
+            self.partial.begin(url.as_str(), opened.etag.as_deref()).map_err(|error| self.storage(error))?;
         }
         let mut intake = self.intake(opened.start)?;
         let pumped = self.pump_http(&mut opened, &mut intake, url).await;
         // Finished even after an error: what was received is then on disk for the next attempt.
         let found = intake.finish().await.map_err(|error| self.storage(error))?;
         pumped?;
-        Ok(Received {
-            found,
-            resumed: opened.start > 0,
-            web_page: opened.web_page,
-        })
+        Ok(Received { found, resumed: opened.start > 0, web_page: opened.web_page })
     }
 
     async fn pump_http(
@@ -127,10 +116,9 @@ impl<'a> Transfer<'a> {
             self.report(received, opened.total);
         }
         match opened.total {
-            Some(total) if total != received => Err(Error::Interrupted {
-                at: http::shown(url),
-                bytes: received,
-            }),
+            Some(total) if total != received => {
+                Err(Error::Interrupted { at: http::shown(url), bytes: received })
+            }
             _ => Ok(()),
         }
     }
@@ -138,18 +126,12 @@ impl<'a> Transfer<'a> {
     async fn receive_file(&self, path: &Path) -> Result<Received, Error> {
         let (file, total) = local::open(path, &self.cache.rules)?;
         self.check_free(total)?;
-        self.partial
-            .begin("", None)
-            .map_err(|error| self.storage(error))?;
+        self.partial.begin("", None).map_err(|error| self.storage(error))?;
         let mut intake = self.intake(0)?;
         let pumped = self.pump_file(file, &mut intake, path, total).await;
         let found = intake.finish().await.map_err(|error| self.storage(error))?;
         pumped?;
-        Ok(Received {
-            found,
-            resumed: false,
-            web_page: false,
-        })
+        Ok(Received { found, resumed: false, web_page: false })
     }
 
     async fn pump_file(
@@ -173,10 +155,7 @@ impl<'a> Transfer<'a> {
     }
 
     fn intake(&self, start: u64) -> Result<Intake, Error> {
-        self.partial
-            .handle()
-            .and_then(|file| Intake::start(file, start))
-            .map_err(|error| self.storage(error))
+        self.partial.handle().and_then(|file| Intake::start(file, start)).map_err(|error| self.storage(error))
     }
 
     /// Compares, checks, publishes. Nothing is kept of bytes that are not the image.
@@ -189,14 +168,10 @@ impl<'a> Transfer<'a> {
             Ok(facts) => facts,
             Err(unfit) => {
                 self.discard()?;
-                return Err(Error::Unfit {
-                    at: at(source),
-                    source: unfit,
-                });
+                return Err(Error::Unfit { at: at(source), source: unfit });
             }
         };
-        self.publish(self.partial.file(), format, facts.virtual_size)
-            .map_err(|error| self.storage(error))
+        self.publish(self.partial.file(), format, facts.virtual_size).map_err(|error| self.storage(error))
     }
 
     /// The seal first: without the image it means nothing, and the image never lies there without it.
@@ -217,11 +192,7 @@ impl<'a> Transfer<'a> {
 
     fn check_size(&self, bytes: u64, at: impl FnOnce() -> String) -> Result<(), Error> {
         let limit = self.cache.rules.max_bytes;
-        if bytes > limit {
-            Err(Error::TooLarge { at: at(), limit })
-        } else {
-            Ok(())
-        }
+        if bytes > limit { Err(Error::TooLarge { at: at(), limit }) } else { Ok(()) }
     }
 
     /// Refuses before the first byte what cannot fit; what is announced by nobody fails while writing.
@@ -229,9 +200,7 @@ impl<'a> Transfer<'a> {
         let stat = statvfs(&self.cache.dir).map_err(|errno| self.storage(errno.into()))?;
         let free = stat.blocks_available().saturating_mul(stat.fragment_size());
         if free < wanted.saturating_add(self.cache.rules.reserve_bytes) {
-            return Err(Error::DiskFull {
-                path: self.cache.dir.clone(),
-            });
+            return Err(Error::DiskFull { path: self.cache.dir.clone() });
         }
         Ok(())
     }
@@ -264,11 +233,7 @@ fn mismatch(source: &Source, received: &Received, expected: &Digest) -> Error {
         Source::Http(_) => Some(received.found),
         Source::File(_) => None,
     };
-    Error::DigestMismatch {
-        at: at(source),
-        expected: *expected,
-        found,
-    }
+    Error::DigestMismatch { at: at(source), expected: *expected, found }
 }
 
 fn at(source: &Source) -> String {

@@ -27,10 +27,6 @@ impl Flights {
     /// The digests with a fetch under way or waiting.
     pub(super) fn in_the_air(&self) -> HashSet<Digest> {
         let turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        turns
-            .iter()
-            .filter(|(_, turn)| turn.strong_count() > 0)
-            .map(|(digest, _)| *digest)
-            .collect()
+        turns.iter().filter(|(_, turn)| turn.strong_count() > 0).map(|(digest, _)| *digest).collect()
     }
 }

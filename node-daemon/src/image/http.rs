@@ -89,17 +89,11 @@ async fn follow(
         match redirect(&response, &url) {
             None => return Ok(response),
             Some(next) => {
-                url = next.map_err(|why| Error::Misled {
-                    url: shown(first),
-                    why,
-                })?;
+                url = next.map_err(|why| Error::Misled { url: shown(first), why })?;
             }
         }
     }
-    Err(Error::Misled {
-        url: shown(first),
-        why: format!("more than {MAX_REDIRECTS} redirects"),
-    })
+    Err(Error::Misled { url: shown(first), why: format!("more than {MAX_REDIRECTS} redirects") })
 }
 
 async fn ask(
@@ -110,26 +104,15 @@ async fn ask(
     resume: Option<&Resume>,
 ) -> Result<Response, Error> {
     check_url(rules.reach(), url).map_err(|why| {
-        if url == first {
-            Error::Refused(why)
-        } else {
-            Error::Misled {
-                url: shown(first),
-                why,
-            }
-        }
+        if url == first { Error::Refused(why) } else { Error::Misled { url: shown(first), why } }
     })?;
     // Compression on the way would change offsets and lengths.
     let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
     if let Some(Resume { offset, etag }) = resume {
-        request = request
-            .header(RANGE, format!("bytes={offset}-"))
-            .header(IF_RANGE, etag);
+        request = request.header(RANGE, format!("bytes={offset}-")).header(IF_RANGE, etag);
     }
     let answer = tokio::time::timeout(rules.connect_timeout + rules.stall_timeout, request.send()).await;
-    let response = answer
-        .map_err(|_| stalled(first, rules))?
-        .map_err(|error| unreachable(first, &error))?;
+    let response = answer.map_err(|_| stalled(first, rules))?.map_err(|error| unreachable(first, &error))?;
     check_peer(rules.reach(), first, response.remote_addr())?;
     Ok(response)
 }
@@ -139,10 +122,7 @@ fn redirect(response: &Response, from: &Url) -> Option<Result<Url, String>> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
     }
-    let location = response
-        .headers()
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok());
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
     let target = location.and_then(|location| from.join(location).ok());
     Some(target.ok_or_else(|| "a redirect without a usable address".to_owned()))
 }
@@ -150,26 +130,16 @@ fn redirect(response: &Response, from: &Url) -> Option<Result<Url, String>> {
 /// Judges scheme and, where the URL holds one, the address. Hyper dials literal addresses without the resolver.
 fn check_url(reach: Reach, url: &Url) -> Result<(), String> {
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!(
-            "{} is neither http nor https; use one of these",
-            shown(url)
-        ));
+        return Err(format!("{} is neither http nor https; use one of these", shown(url)));
     }
-    let literal = url
-        .host_str()
-        .and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
-    literal
-        .map_or(Ok(()), |address| reach.check(address))
-        .map_err(|refused| explain(&refused))
+    let literal = url.host_str().and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
+    literal.map_or(Ok(()), |address| reach.check(address)).map_err(|refused| explain(&refused))
 }
 
 /// Belt and braces: the address the connection really has.
 fn check_peer(reach: Reach, first: &Url, peer: Option<SocketAddr>) -> Result<(), Error> {
     let verdict = peer.map_or(Ok(()), |peer| reach.check(peer.ip()));
-    verdict.map_err(|refused| Error::Misled {
-        url: shown(first),
-        why: explain(&refused),
-    })
+    verdict.map_err(|refused| Error::Misled { url: shown(first), why: explain(&refused) })
 }
 
 fn explain(refused: &Refused) -> String {
@@ -185,12 +155,8 @@ fn continues(headers: &HeaderMap, resume: &Resume) -> bool {
 
 /// First byte and total of `Content-Range: bytes <first>-<last>/<total>` (RFC 9110 section 14.4).
 fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
-    let (range, total) = headers
-        .get(CONTENT_RANGE)?
-        .to_str()
-        .ok()?
-        .strip_prefix("bytes ")?
-        .split_once('/')?;
+    let (range, total) =
+        headers.get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split_once('/')?;
     Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()))
 }
 
@@ -209,31 +175,17 @@ impl Opened {
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let etag = text(ETAG).map(str::to_owned);
         let web_page = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
-        Self {
-            response,
-            at,
-            stall: rules.stall_timeout,
-            start,
-            total,
-            etag,
-            web_page,
-        }
+        Self { response, at, stall: rules.stall_timeout, start, total, etag, web_page }
     }
 
     /// The next bytes of the body, `None` at its end. `received` is only for the message.
     pub(super) async fn next(&mut self, received: u64) -> Result<Option<Bytes>, Error> {
         let Ok(chunk) = tokio::time::timeout(self.stall, self.response.chunk()).await else {
-            return Err(Error::Stalled {
-                at: self.at.clone(),
-                seconds: self.stall.as_secs(),
-            });
+            return Err(Error::Stalled { at: self.at.clone(), seconds: self.stall.as_secs() });
         };
         chunk.map_err(|error| {
             tracing::debug!(at = self.at, error = %innermost(&error), "the download broke off");
-            Error::Interrupted {
-                at: self.at.clone(),
-                bytes: received,
-            }
+            Error::Interrupted { at: self.at.clone(), bytes: received }
         })
     }
 }
@@ -252,32 +204,20 @@ pub(super) fn shown(url: &Url) -> String {
 fn unusable(at: String, status: StatusCode) -> Error {
     match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => Error::NotFound { at },
-        status => Error::Unavailable {
-            at,
-            why: format!("the server answered {status}"),
-        },
+        status => Error::Unavailable { at, why: format!("the server answered {status}") },
     }
 }
 
 fn stalled(url: &Url, rules: &Rules) -> Error {
-    Error::Stalled {
-        at: shown(url),
-        seconds: (rules.connect_timeout + rules.stall_timeout).as_secs(),
-    }
+    Error::Stalled { at: shown(url), seconds: (rules.connect_timeout + rules.stall_timeout).as_secs() }
 }
 
 fn unreachable(first: &Url, error: &reqwest::Error) -> Error {
     let first_cause: &(dyn StdError + 'static) = error;
     let mut causes = std::iter::successors(Some(first_cause), |&cause| cause.source());
     match causes.find_map(|cause| cause.downcast_ref::<Refused>()) {
-        Some(refused) => Error::Misled {
-            url: shown(first),
-            why: explain(refused),
-        },
-        None => Error::Unavailable {
-            at: shown(first),
-            why: innermost(error),
-        },
+        Some(refused) => Error::Misled { url: shown(first), why: explain(refused) },
+        None => Error::Unavailable { at: shown(first), why: innermost(error) },
     }
 }
 
@@ -292,10 +232,7 @@ fn innermost(error: &reqwest::Error) -> String {
 
 impl Rules {
     pub(super) fn reach(&self) -> Reach {
-        Reach {
-            loopback: self.allow_loopback,
-            link_local: self.allow_link_local,
-        }
+        Reach { loopback: self.allow_loopback, link_local: self.allow_link_local }
     }
 }
 

@@ -46,14 +46,7 @@ impl Intake {
         let earlier = file.try_clone()?;
         let hasher = tokio::task::spawn_blocking(move || hash_all(&earlier, start, hash_queue));
         let writer = tokio::task::spawn_blocking(move || write_all(file, start, write_queue));
-        Ok(Self {
-            batch: Vec::new(),
-            batch_bytes: 0,
-            to_hash,
-            to_write,
-            hasher,
-            writer,
-        })
+        Ok(Self { batch: Vec::new(), batch_bytes: 0, to_hash, to_write, hasher, writer })
     }
 
     /// Takes the next bytes; waits while the disk or the hash is behind.
@@ -69,13 +62,7 @@ impl Intake {
     /// Waits until everything pushed is hashed, written and synced; returns the digest of the whole file.
     pub(super) async fn finish(mut self) -> io::Result<Digest> {
         let passed = self.pass_on().await;
-        let Self {
-            to_hash,
-            to_write,
-            hasher,
-            writer,
-            ..
-        } = self;
+        let Self { to_hash, to_write, hasher, writer, .. } = self;
         drop((to_hash, to_write));
         writer.await.map_err(io::Error::other)??;
         let digest = hasher.await.map_err(io::Error::other)??;
@@ -105,9 +92,7 @@ fn hash_earlier(file: &File, start: u64, context: &mut Context) -> io::Result<()
     let mut buffer = vec![0; BATCH_BYTES];
     let mut at = 0;
     while at < start {
-        let wanted = usize::try_from(start - at)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let wanted = usize::try_from(start - at).unwrap_or(usize::MAX).min(buffer.len());
         file.read_exact_at(&mut buffer[..wanted], at)?;
         context.update(&buffer[..wanted]);
         at += wanted as u64;

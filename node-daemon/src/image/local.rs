@@ -25,10 +25,9 @@ pub(super) fn open(path: &Path, rules: &Rules) -> Result<(File, u64), Error> {
     let metadata = file.metadata().map_err(|error| unavailable(path, &error))?;
     match metadata {
         kind if !kind.is_file() => Err(refused(path, "is not a regular file")),
-        large if large.len() > rules.max_bytes => Err(Error::TooLarge {
-            at: path.display().to_string(),
-            limit: rules.max_bytes,
-        }),
+        large if large.len() > rules.max_bytes => {
+            Err(Error::TooLarge { at: path.display().to_string(), limit: rules.max_bytes })
+        }
         plain => Ok((file, plain.len())),
     }
 }
@@ -53,25 +52,13 @@ fn split<'a>(path: &'a Path, rules: &'a Rules) -> Result<(&'a Path, &'a Path), E
         return Err(refused(path, "is not an absolute path without `..`"));
     }
     let inside = |root: &'a std::path::PathBuf| Some((root.as_path(), path.strip_prefix(root).ok()?));
-    let found = rules
-        .file_roots
-        .iter()
-        .find_map(inside)
-        .filter(|(_, below)| !below.as_os_str().is_empty());
-    found.ok_or_else(|| {
-        refused(
-            path,
-            "lies in none of the folders of this node's images.fileRoots",
-        )
-    })
+    let found = rules.file_roots.iter().find_map(inside).filter(|(_, below)| !below.as_os_str().is_empty());
+    found.ok_or_else(|| refused(path, "lies in none of the folders of this node's images.fileRoots"))
 }
 
 /// `O_NONBLOCK`, so that a pipe planted at the path does not block the open.
 fn open_beneath(root: &Path, below: &Path) -> Result<File, Errno> {
-    let directory = File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_DIRECTORY)
-        .open(root);
+    let directory = File::options().read(true).custom_flags(nix::libc::O_DIRECTORY).open(root);
     let directory = directory.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
@@ -81,9 +68,7 @@ fn open_beneath(root: &Path, below: &Path) -> Result<File, Errno> {
 
 fn explain(path: &Path, errno: Errno) -> Error {
     match errno {
-        Errno::ENOENT | Errno::ENOTDIR => Error::NotFound {
-            at: path.display().to_string(),
-        },
+        Errno::ENOENT | Errno::ENOTDIR => Error::NotFound { at: path.display().to_string() },
         Errno::ELOOP | Errno::EXDEV => refused(path, "passes through a link"),
         Errno::ENXIO => refused(path, "is not a regular file"),
         other => unavailable(path, &other.into()),
@@ -91,15 +76,9 @@ fn explain(path: &Path, errno: Errno) -> Error {
 }
 
 fn unavailable(path: &Path, error: &io::Error) -> Error {
-    Error::Unavailable {
-        at: path.display().to_string(),
-        why: error.to_string(),
-    }
+    Error::Unavailable { at: path.display().to_string(), why: error.to_string() }
 }
 
 fn refused(path: &Path, why: &str) -> Error {
-    Error::Refused(format!(
-        "{} {why}; name a regular file below one of the allowed folders",
-        path.display()
-    ))
+    Error::Refused(format!("{} {why}; name a regular file below one of the allowed folders", path.display()))
 }

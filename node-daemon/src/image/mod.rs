@@ -143,12 +143,7 @@ impl Cache {
         make_dir(&dir, 0o711)?;
         make_dir(&partial::folder(&dir), 0o700)?;
         let client = http::client(&rules)?;
-        Ok(Self {
-            dir,
-            rules,
-            client,
-            flights: flight::Flights::default(),
-        })
+        Ok(Self { dir, rules, client, flights: flight::Flights::default() })
     }
 
     /// The image, if it is complete and still the file that was sealed. Costs one small read and one stat.
@@ -207,8 +202,7 @@ impl Cache {
         let (dir, digest) = (self.dir.clone(), *digest);
         let path = seal::image_path(&dir, &digest);
         let work = tokio::task::spawn_blocking(move || seal::renew(&dir, &digest, format));
-        work.await
-            .map_err(|joined| Error::storage(&path, io::Error::other(joined)))?
+        work.await.map_err(|joined| Error::storage(&path, io::Error::other(joined)))?
     }
 }
 
@@ -218,11 +212,7 @@ impl Image {
         if self.format == format {
             return Ok(self);
         }
-        Err(Error::FormatDiffers {
-            digest: self.digest,
-            known: self.format,
-            declared: format,
-        })
+        Err(Error::FormatDiffers { digest: self.digest, known: self.format, declared: format })
     }
 }
 

@@ -63,11 +63,7 @@ impl Partial {
         if fs::symlink_metadata(&path)?.ino() != file.metadata()?.ino() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Self {
-            file,
-            path,
-            note: base.with_extension("note"),
-        })
+        Ok(Self { file, path, note: base.with_extension("note") })
     }
 
     /// A second handle on the same open file, for the writing thread; the lock lasts until the last one closes.
@@ -87,10 +83,7 @@ impl Partial {
     pub(super) fn resume(&self, url: &str) -> Option<Resume> {
         let offset = self.file.metadata().ok()?.len();
         let note: Note = serde_json::from_slice(&fs::read(&self.note).ok()?).ok()?;
-        (offset > 0 && note.url == url).then_some(Resume {
-            offset,
-            etag: note.etag,
-        })
+        (offset > 0 && note.url == url).then_some(Resume { offset, etag: note.etag })
     }
 
     /// Empties the file for a transfer from the first byte, and notes how to resume it. Without a strong `ETag`
@@ -100,10 +93,7 @@ impl Partial {
         let Some(etag) = etag.filter(|etag| etag.starts_with('"')) else {
             return durable::remove(&self.note);
         };
-        let note = serde_json::to_vec(&Note {
-            url: url.to_owned(),
-            etag: etag.to_owned(),
-        })?;
+        let note = serde_json::to_vec(&Note { url: url.to_owned(), etag: etag.to_owned() })?;
         durable::replace(&self.note, 0o600, |file| io::Write::write_all(file, &note))
     }
 
@@ -126,10 +116,7 @@ impl Partial {
 pub(super) fn remove_where(dir: &Path, unused: impl Fn(&Digest) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(folder(dir))? {
         let path = entry?.path();
-        let digest = path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .and_then(Digest::from_file_stem);
+        let digest = path.file_stem().and_then(|stem| stem.to_str()).and_then(Digest::from_file_stem);
         if digest.is_some_and(|digest| unused(&digest)) {
             durable::remove(&path)?;
         }

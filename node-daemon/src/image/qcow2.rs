@@ -161,9 +161,7 @@ impl Header {
             return Err(Error::Malformed("its L1 table is too small for its virtual size"));
         }
         if entries * 8 > MAX_L1_BYTES || entries > needed.saturating_mul(2) + L1_SLACK_ENTRIES {
-            return Err(Error::Refused(
-                "has an L1 table far larger than its virtual size needs",
-            ));
+            return Err(Error::Refused("has an L1 table far larger than its virtual size needs"));
         }
         let refcounts = u64::from(self.refcount_clusters) * self.cluster_bytes();
         if refcounts > MAX_REFCOUNT_TABLE_BYTES.max(self.cluster_bytes()) {
@@ -180,9 +178,7 @@ impl Header {
             return Err(Error::Malformed("one of its tables does not lie on a cluster"));
         }
         if end.is_none_or(|end| end > file_bytes) {
-            return Err(Error::Malformed(
-                "one of its tables lies beyond the end of the file",
-            ));
+            return Err(Error::Malformed("one of its tables lies beyond the end of the file"));
         }
         Ok(())
     }
@@ -194,11 +190,7 @@ impl Header {
     /// Guest bytes behind one L1 entry: one L2 table of one cluster, whose entries have 8 bytes, or 16 with
     /// subclusters.
     fn bytes_per_l1_entry(&self) -> u64 {
-        let entry_bytes = if self.incompatible & EXTENDED_L2 != 0 {
-            16
-        } else {
-            8
-        };
+        let entry_bytes = if self.incompatible & EXTENDED_L2 != 0 { 16 } else { 8 };
         self.cluster_bytes() / entry_bytes * self.cluster_bytes()
     }
 }
@@ -239,15 +231,11 @@ fn extension_area_end(header: &Header) -> usize {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(
-        bytes.get(at..at.checked_add(4)?)?.try_into().ok()?,
-    ))
+    Some(u32::from_be_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_be_bytes(
-        bytes.get(at..at.checked_add(8)?)?.try_into().ok()?,
-    ))
+    Some(u64::from_be_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -11,29 +11,18 @@ use super::*;
 fn qemu_img(dir: &Path, arguments: &[&str]) {
     let output = Command::new("qemu-img").args(arguments).current_dir(dir).output();
     let output = output.expect("peer missing: qemu-utils");
-    assert!(
-        output.status.success(),
-        "qemu-img {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "qemu-img {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The bytes of an image that `qemu-img create` makes with these options.
 fn image(arguments: &[&str]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
-    qemu_img(
-        dir.path(),
-        &[&["create", "-q", "-f", "qcow2"], arguments].concat(),
-    );
+    qemu_img(dir.path(), &[&["create", "-q", "-f", "qcow2"], arguments].concat());
     std::fs::read(dir.path().join("disk")).unwrap()
 }
 
 fn judge(bytes: &[u8]) -> Result<u64, Error> {
-    check(
-        &bytes[..bytes.len().min(WINDOW)],
-        bytes.len() as u64,
-        Backing::Refused,
-    )
+    check(&bytes[..bytes.len().min(WINDOW)], bytes.len() as u64, Backing::Refused)
 }
 
 fn with(mut bytes: Vec<u8>, at: usize, new: &[u8]) -> Vec<u8> {
@@ -64,10 +53,7 @@ fn a_resized_and_a_converted_image_are_accepted() {
     let dir = tempfile::tempdir().unwrap();
     qemu_img(dir.path(), &["create", "-q", "-f", "qcow2", "first", "1G"]);
     qemu_img(dir.path(), &["resize", "-q", "-f", "qcow2", "first", "3T"]);
-    qemu_img(
-        dir.path(),
-        &["convert", "-c", "-f", "qcow2", "-O", "qcow2", "first", "disk"],
-    );
+    qemu_img(dir.path(), &["convert", "-c", "-f", "qcow2", "-O", "qcow2", "first", "disk"]);
     for name in ["first", "disk"] {
         assert_eq!(judge(&std::fs::read(dir.path().join(name)).unwrap()), Ok(3 << 40));
     }
@@ -87,16 +73,10 @@ fn an_image_with_a_backing_file_is_refused() {
 #[test]
 fn an_image_with_an_external_data_file_is_refused() {
     let bytes = image(&["-o", "data_file=other,data_file_raw=on", "disk", "1M"]);
-    assert_eq!(
-        judge(&bytes),
-        Err(Error::Refused("keeps its data in another file"))
-    );
+    assert_eq!(judge(&bytes), Err(Error::Refused("keeps its data in another file")));
     // Without the feature bit QEMU ignores the name; we do not rely on that.
     let hidden = with(bytes, 72, &0_u64.to_be_bytes());
-    assert_eq!(
-        judge(&hidden),
-        Err(Error::Refused("names a file that keeps its data"))
-    );
+    assert_eq!(judge(&hidden), Err(Error::Refused("names a file that keeps its data")));
 }
 
 #[test]
@@ -140,10 +120,7 @@ fn huge_tables_are_refused_whatever_they_claim_to_serve() {
         assert!(matches!(judge(&bent), Err(Error::Refused(_))));
     }
     for size in [0, u64::MAX, 1 << 62] {
-        assert!(
-            judge(&with(good.clone(), 24, &size.to_be_bytes())).is_err(),
-            "virtual size {size}"
-        );
+        assert!(judge(&with(good.clone(), 24, &size.to_be_bytes())).is_err(), "virtual size {size}");
     }
 }
 
@@ -153,16 +130,10 @@ fn tables_beyond_the_end_or_off_their_cluster_are_refused() {
     for at in [40, 48] {
         for offset in [0, 8, 65_537, 1 << 40, u64::MAX - 65_535] {
             let bent = with(good.clone(), at, &u64::to_be_bytes(offset));
-            assert!(
-                matches!(judge(&bent), Err(Error::Malformed(_))),
-                "offset {offset} at {at}"
-            );
+            assert!(matches!(judge(&bent), Err(Error::Malformed(_))), "offset {offset} at {at}");
         }
     }
-    assert!(
-        matches!(judge(&good[..100]), Err(Error::Malformed(_))),
-        "truncated"
-    );
+    assert!(matches!(judge(&good[..100]), Err(Error::Malformed(_))), "truncated");
 }
 
 #[test]

@@ -15,42 +15,18 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
     (0, b"QED\0", "a QED image; convert it to qcow2"),
     (0, b"KDMV", "a VMDK image; convert it to qcow2"),
     (0, b"COWD", "a VMDK image; convert it to qcow2"),
-    (
-        0,
-        b"# Disk DescriptorFile",
-        "a VMDK descriptor; convert the disk to qcow2",
-    ),
+    (0, b"# Disk DescriptorFile", "a VMDK descriptor; convert the disk to qcow2"),
     (0, b"vhdxfile", "a VHDX image; convert it to qcow2"),
     (0, b"conectix", "a VHD image; convert it to qcow2"),
     (0x40, b"\x7f\x10\xda\xbe", "a VDI image; convert it to qcow2"),
     (0, b"WithoutFreeSpace", "a Parallels image; convert it to qcow2"),
     (0, b"WithouFreSpacExt", "a Parallels image; convert it to qcow2"),
     (0, b"Bochs Virtual HD Image", "a Bochs image; convert it to qcow2"),
-    (
-        0,
-        b"\x1f\x8b\x08",
-        "compressed with gzip; unpack it and use the digest of the result",
-    ),
-    (
-        0,
-        b"\xfd7zXZ\0",
-        "compressed with xz; unpack it and use the digest of the result",
-    ),
-    (
-        0,
-        b"\x28\xb5\x2f\xfd",
-        "compressed with zstd; unpack it and use the digest of the result",
-    ),
-    (
-        0,
-        b"BZh",
-        "compressed with bzip2; unpack it and use the digest of the result",
-    ),
-    (
-        0,
-        b"PK\x03\x04",
-        "a zip archive; unpack it and use the digest of the disk image in it",
-    ),
+    (0, b"\x1f\x8b\x08", "compressed with gzip; unpack it and use the digest of the result"),
+    (0, b"\xfd7zXZ\0", "compressed with xz; unpack it and use the digest of the result"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it and use the digest of the result"),
+    (0, b"BZh", "compressed with bzip2; unpack it and use the digest of the result"),
+    (0, b"PK\x03\x04", "a zip archive; unpack it and use the digest of the disk image in it"),
     (0, b"<!DOCTYPE", "a web page; check the URL"),
     (0, b"<!doctype", "a web page; check the URL"),
     (0, b"<html", "a web page; check the URL"),
@@ -65,11 +41,7 @@ pub(crate) fn recognise(start: &[u8]) -> Option<Disguised> {
     let matches = |(offset, bytes, _): &&(usize, &[u8], &str)| {
         start.get(*offset..).is_some_and(|rest| rest.starts_with(bytes))
     };
-    SIGNATURES
-        .iter()
-        .chain([&VDI_LITTLE_ENDIAN])
-        .find(matches)
-        .map(|(_, _, what)| Disguised(what))
+    SIGNATURES.iter().chain([&VDI_LITTLE_ENDIAN]).find(matches).map(|(_, _, what)| Disguised(what))
 }
 
 #[cfg(test)]

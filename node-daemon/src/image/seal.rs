@@ -61,16 +61,8 @@ pub(super) fn write(
 ) -> io::Result<Image> {
     let seal = Seal::of(&file.metadata()?, format, virtual_size);
     let text = serde_json::to_vec(&seal)?;
-    durable::replace(&seal_path(dir, digest), 0o600, |file| {
-        io::Write::write_all(file, &text)
-    })?;
-    Ok(Image {
-        digest: *digest,
-        path: image_path(dir, digest),
-        format,
-        bytes: seal.bytes,
-        virtual_size,
-    })
+    durable::replace(&seal_path(dir, digest), 0o600, |file| io::Write::write_all(file, &text))?;
+    Ok(Image { digest: *digest, path: image_path(dir, digest), format, bytes: seal.bytes, virtual_size })
 }
 
 /// Hashes a file that lost its seal. `None` means there is no such file, or it was not what its name says and has
@@ -87,13 +79,9 @@ pub(super) fn renew(dir: &Path, digest: &Digest, format: Format) -> Result<Optio
         fs::rename(&path, partial::corrupt_path(dir, digest)).map_err(failed)?;
         return Ok(None);
     }
-    let facts = inspect::inspect(&file, format).map_err(|source| Error::Unfit {
-        at: path.display().to_string(),
-        source,
-    })?;
-    write(dir, digest, &file, format, facts.virtual_size)
-        .map(Some)
-        .map_err(failed)
+    let facts = inspect::inspect(&file, format)
+        .map_err(|source| Error::Unfit { at: path.display().to_string(), source })?;
+    write(dir, digest, &file, format, facts.virtual_size).map(Some).map_err(failed)
 }
 
 /// The digests that have a file with a final name in `dir`.

@@ -102,10 +102,7 @@ impl Seed {
         durable::replace(path, 0o600, |file| file.write_all(image.expose_to_seed())).map_err(|source| {
             match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull,
-                _ => Error::Io {
-                    path: path.display().to_string(),
-                    source,
-                },
+                _ => Error::Io { path: path.display().to_string(), source },
             }
         })
     }
@@ -113,29 +110,22 @@ impl Seed {
     /// The bytes of the image. Pure.
     fn render(&self) -> Result<Secret<Vec<u8>>, Error> {
         let files = self.files();
-        let content: u64 = files
-            .iter()
-            .map(|(_, bytes)| bytes.expose_to_seed().len() as u64)
-            .sum();
+        let content: u64 = files.iter().map(|(_, bytes)| bytes.expose_to_seed().len() as u64).sum();
         let bytes = (content + OVERHEAD_BYTES).next_multiple_of(LEAST_BYTES);
         if bytes > MOST_BYTES {
             return Err(Error::TooLarge);
         }
         let image = vec![0; usize::try_from(bytes).map_err(|_| Error::TooLarge)?];
-        fill(image, &files).map(Secret::new).map_err(|source| Error::Io {
-            path: "in memory".to_owned(),
-            source,
-        })
+        fill(image, &files)
+            .map(Secret::new)
+            .map_err(|source| Error::Io { path: "in memory".to_owned(), source })
     }
 
     /// cloud-init takes a disk for a seed only when both meta-data and user-data are there, be they empty.
     fn files(&self) -> Vec<(&'static str, Secret<Vec<u8>>)> {
         let user_data = self.user_data.clone().unwrap_or_else(|| Secret::new(Vec::new()));
         let mut files = vec![
-            (
-                "meta-data",
-                Secret::new(text::meta_data(&self.meta_data).into_bytes()),
-            ),
+            ("meta-data", Secret::new(text::meta_data(&self.meta_data).into_bytes())),
             ("user-data", user_data),
         ];
         match &self.network {
@@ -152,9 +142,7 @@ impl Seed {
 /// Formats the buffer and stores the files. fatfs without its clock writes equal bytes for equal content.
 fn fill(image: Vec<u8>, files: &[(&str, Secret<Vec<u8>>)]) -> io::Result<Vec<u8>> {
     let mut disk = Cursor::new(image);
-    let options = FormatVolumeOptions::new()
-        .fat_type(FatType::Fat12)
-        .volume_label(*b"CIDATA     ");
+    let options = FormatVolumeOptions::new().fat_type(FatType::Fat12).volume_label(*b"CIDATA     ");
     fatfs::format_volume(&mut disk, options)?;
     disk.rewind()?;
     let filesystem = FileSystem::new(&mut disk, FsOptions::new())?;

@@ -13,10 +13,7 @@ fn seed(user_data: Option<&[u8]>) -> Seed {
         meta_data: MetaData {
             instance_id: "6b1c5a0e-0001".to_owned(),
             hostname: "web".to_owned(),
-            public_keys: vec![
-                "ssh-ed25519 AAAA alice@example: no".to_owned(),
-                "ssh-rsa BBBB böb".to_owned(),
-            ],
+            public_keys: vec!["ssh-ed25519 AAAA alice@example: no".to_owned(), "ssh-rsa BBBB böb".to_owned()],
         },
         user_data: user_data.map(|bytes| Secret::new(bytes.to_vec())),
         network: Network::Dhcp(vec![nic("lan", "52:54:00:00:00:01")]),
@@ -24,20 +21,13 @@ fn seed(user_data: Option<&[u8]>) -> Seed {
 }
 
 fn nic(name: &str, mac: &str) -> Nic {
-    Nic {
-        name: name.to_owned(),
-        mac: mac.to_owned(),
-    }
+    Nic { name: name.to_owned(), mac: mac.to_owned() }
 }
 
 fn tool(program: &str, package: &str, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new(program).args(arguments).output();
     let output = output.unwrap_or_else(|_| panic!("peer missing: {package}"));
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
@@ -52,10 +42,7 @@ fn py_yaml(text: &str) -> serde_json::Value {
         .expect("peer missing: python3-yaml");
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(
-        output.status.success(),
-        "peer missing: python3-yaml, or unreadable: {text}"
-    );
+    assert!(output.status.success(), "peer missing: python3-yaml, or unreadable: {text}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -67,21 +54,12 @@ fn the_image_is_sound_labelled_and_holds_the_files() {
     let image = path.to_str().unwrap();
     tool("fsck.vfat", "dosfstools", &["-n", image]);
     let found = String::from_utf8(tool("blkid", "util-linux", &["-p", "-o", "export", image])).unwrap();
-    assert!(
-        found.contains("LABEL=CIDATA") && found.contains("TYPE=vfat"),
-        "{found}"
-    );
-    assert_eq!(
-        tool("mtype", "mtools", &["-i", image, "::user-data"]),
-        b"#cloud-config\n"
-    );
+    assert!(found.contains("LABEL=CIDATA") && found.contains("TYPE=vfat"), "{found}");
+    assert_eq!(tool("mtype", "mtools", &["-i", image, "::user-data"]), b"#cloud-config\n");
     let meta_data = String::from_utf8(tool("mtype", "mtools", &["-i", image, "::meta-data"])).unwrap();
     assert!(meta_data.contains("6b1c5a0e-0001"));
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
-    assert_eq!(
-        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -94,31 +72,19 @@ fn the_same_seed_gives_the_same_bytes() {
 fn user_data_is_stored_byte_for_byte_whatever_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("seed.img");
-    for user_data in [
-        Vec::new(),
-        vec![0, 255, 13, 10],
-        vec![b'x'; 1 << 20],
-        vec![b'y'; 3 << 20],
-    ] {
+    for user_data in [Vec::new(), vec![0, 255, 13, 10], vec![b'x'; 1 << 20], vec![b'y'; 3 << 20]] {
         seed(Some(&user_data)).write(&path).unwrap();
         let image = path.to_str().unwrap();
         tool("fsck.vfat", "dosfstools", &["-n", image]);
         assert_eq!(tool("mtype", "mtools", &["-i", image, "::user-data"]), user_data);
     }
-    assert!(matches!(
-        seed(Some(&vec![0; 4 << 20])).write(&path),
-        Err(Error::TooLarge)
-    ));
+    assert!(matches!(seed(Some(&vec![0; 4 << 20])).write(&path), Err(Error::TooLarge)));
 }
 
 #[test]
 fn without_user_data_the_file_is_there_and_empty() {
     let files = seed(None).files();
-    assert!(
-        files
-            .iter()
-            .any(|(name, bytes)| *name == "user-data" && bytes.expose_to_seed().is_empty())
-    );
+    assert!(files.iter().any(|(name, bytes)| *name == "user-data" && bytes.expose_to_seed().is_empty()));
 }
 
 #[test]
@@ -134,10 +100,7 @@ fn meta_data_reads_back_in_yaml_1_1() {
 #[test]
 fn one_interface_is_left_to_cloud_init_and_several_all_ask_by_dhcp() {
     assert_eq!(text::network_config(&[nic("lan", "52:54:00:00:00:01")]), None);
-    let nics = [
-        nic("lan", "52:54:00:AA:00:01"),
-        nic("a-very-long-network", "52:54:00:aa:00:02"),
-    ];
+    let nics = [nic("lan", "52:54:00:AA:00:01"), nic("a-very-long-network", "52:54:00:aa:00:02")];
     let read = py_yaml(&text::network_config(&nics).unwrap());
     let lan = &read["ethernets"]["lan"];
     assert_eq!(lan["match"]["macaddress"], "52:54:00:aa:00:01");
@@ -150,10 +113,7 @@ fn one_interface_is_left_to_cloud_init_and_several_all_ask_by_dhcp() {
 
 #[test]
 fn network_data_of_the_user_is_stored_as_given() {
-    let given = Seed {
-        network: Network::Given(Secret::new(b"version: 1".to_vec())),
-        ..seed(None)
-    };
+    let given = Seed { network: Network::Given(Secret::new(b"version: 1".to_vec())), ..seed(None) };
     assert!(
         given
             .files()
@@ -179,16 +139,9 @@ fn words_that_yaml_1_1_would_turn_into_something_else_stay_text() {
         "\u{1f600}\n\u{7f}\u{85}",
     ];
     let keys: Vec<String> = words.iter().map(|word| format!("k {word} k")).collect();
-    let meta_data = MetaData {
-        instance_id: "no".into(),
-        hostname: "1e3".into(),
-        public_keys: keys.clone(),
-    };
+    let meta_data = MetaData { instance_id: "no".into(), hostname: "1e3".into(), public_keys: keys.clone() };
     let read = py_yaml(&text::meta_data(&meta_data));
-    assert_eq!(
-        (&read["instance-id"], &read["local-hostname"]),
-        (&"no".into(), &"1e3".into())
-    );
+    assert_eq!((&read["instance-id"], &read["local-hostname"]), (&"no".into(), &"1e3".into()));
     assert_eq!(read["public-keys"], serde_json::json!(keys));
 }
 

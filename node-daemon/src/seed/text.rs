@@ -12,16 +12,8 @@ const IFNAME_BYTES: usize = 15;
 
 /// `meta-data` of the `NoCloud` source.
 pub(super) fn meta_data(meta_data: &MetaData) -> String {
-    let MetaData {
-        instance_id,
-        hostname,
-        public_keys,
-    } = meta_data;
-    let mut text = format!(
-        "instance-id: {}\nlocal-hostname: {}\n",
-        quoted(instance_id),
-        quoted(hostname)
-    );
+    let MetaData { instance_id, hostname, public_keys } = meta_data;
+    let mut text = format!("instance-id: {}\nlocal-hostname: {}\n", quoted(instance_id), quoted(hostname));
     if !public_keys.is_empty() {
         text.push_str("public-keys:\n");
         text.extend(public_keys.iter().map(|key| {
@@ -61,11 +53,7 @@ fn ethernet(n: usize, nic: &Nic) -> String {
 
 /// A name that the kernel accepts; `lo` is taken and a longer one would be cut.
 fn interface_name(n: usize, name: &str) -> String {
-    if name.len() <= IFNAME_BYTES && name != "lo" {
-        name.to_owned()
-    } else {
-        format!("nic{n}")
-    }
+    if name.len() <= IFNAME_BYTES && name != "lo" { name.to_owned() } else { format!("nic{n}") }
 }
 
 /// A double-quoted scalar of YAML 1.1 and 1.2 in ASCII.

@@ -15,36 +15,25 @@ fn bench() -> (Bench, PathBuf, Digest) {
     let body = raw_image(2_000_000);
     fs::write(root.join("disk"), &body).unwrap();
     let roots = vec![root.clone()];
-    (
-        Bench::with(|rules| rules.file_roots = roots),
-        root,
-        digest_of(&body),
-    )
+    (Bench::with(|rules| rules.file_roots = roots), root, digest_of(&body))
 }
 
 async fn fetch(bench: &Bench, path: impl AsRef<Path>, digest: &Digest) -> Result<Image, Error> {
-    bench
-        .fetch(Source::File(path.as_ref().to_owned()), digest, Format::Raw)
-        .await
+    bench.fetch(Source::File(path.as_ref().to_owned()), digest, Format::Raw).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_below_an_allowed_folder_is_copied_into_the_cache() {
     let (bench, root, digest) = bench();
     let image = fetch(&bench, root.join("disk"), &digest).await.unwrap();
-    assert_eq!(
-        fs::read(image.path).unwrap(),
-        fs::read(root.join("disk")).unwrap()
-    );
+    assert_eq!(fs::read(image.path).unwrap(), fs::read(root.join("disk")).unwrap());
     fs::remove_dir_all(root).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_digest_does_not_tell_the_digest_of_a_host_file() {
     let (bench, root, digest) = bench();
-    let refused = fetch(&bench, root.join("disk"), &digest_of(b"other"))
-        .await
-        .unwrap_err();
+    let refused = fetch(&bench, root.join("disk"), &digest_of(b"other")).await.unwrap_err();
     assert_eq!(refused.reason(), "DigestMismatch");
     assert!(!format!("{refused} {refused:?}").contains(&digest.to_string()));
     fs::remove_dir_all(root).unwrap();
@@ -57,22 +46,10 @@ async fn what_lies_outside_or_behind_a_link_is_refused() {
     symlink("disk", root.join("inner")).unwrap();
     symlink("/etc", root.join("folder")).unwrap();
     nix::unistd::mkfifo(&root.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let inside = [
-        "link",
-        "inner",
-        "folder/passwd",
-        "pipe",
-        ".",
-        "../etc/passwd",
-        "x/../disk",
-    ]
-    .map(|name| root.join(name));
-    for path in inside.iter().chain(&[
-        "/etc/passwd".into(),
-        "/dev/zero".into(),
-        "disk".into(),
-        root.clone(),
-    ]) {
+    let inside = ["link", "inner", "folder/passwd", "pipe", ".", "../etc/passwd", "x/../disk"]
+        .map(|name| root.join(name));
+    for path in inside.iter().chain(&["/etc/passwd".into(), "/dev/zero".into(), "disk".into(), root.clone()])
+    {
         let refused = fetch(&bench, path, &digest).await.unwrap_err();
         assert_eq!(
             (refused.reason(), refused.retry()),
@@ -87,10 +64,7 @@ async fn what_lies_outside_or_behind_a_link_is_refused() {
 async fn a_missing_file_is_waited_for_and_a_large_one_refused() {
     let (mut bench, root, digest) = bench();
     let missing = fetch(&bench, root.join("other"), &digest).await.unwrap_err();
-    assert_eq!(
-        (missing.reason(), missing.retry()),
-        ("ImageNotFound", Retry::Later)
-    );
+    assert_eq!((missing.reason(), missing.retry()), ("ImageNotFound", Retry::Later));
     bench.cache.rules.max_bytes = 1000;
     let large = fetch(&bench, root.join("disk"), &digest).await.unwrap_err();
     assert_eq!(large.reason(), "ImageTooLarge");
@@ -115,10 +89,6 @@ fn a_racing_link_never_lets_an_open_out() {
         stop.store(true, Relaxed);
         lengths
     });
-    assert_eq!(
-        opened,
-        HashSet::from([2_000_000]),
-        "some opens meet the file, none the target of the link"
-    );
+    assert_eq!(opened, HashSet::from([2_000_000]), "some opens meet the file, none the target of the link");
     fs::remove_dir_all(root).unwrap();
 }

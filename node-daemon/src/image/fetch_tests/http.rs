@@ -9,24 +9,11 @@ async fn an_image_is_fetched_verified_and_published() {
     let (site, digest) = (Site::serving(body.clone()).await, digest_of(&body));
     let progress = watch::Sender::default();
     let source = Source::Http(site.url("/disk.qcow2"));
-    let image = bench
-        .cache
-        .fetch(&source, &digest, Format::Qcow2, &progress)
-        .await
-        .unwrap();
+    let image = bench.cache.fetch(&source, &digest, Format::Qcow2, &progress).await.unwrap();
     assert_eq!((image.virtual_size, image.format), (64 << 20, Format::Qcow2));
     assert_eq!(fs::read(&image.path).unwrap(), body);
-    assert_eq!(
-        fs::metadata(&image.path).unwrap().permissions().mode() & 0o777,
-        0o444
-    );
-    assert_eq!(
-        *progress.borrow(),
-        Progress {
-            bytes: body.len() as u64,
-            total: Some(body.len() as u64)
-        }
-    );
+    assert_eq!(fs::metadata(&image.path).unwrap().permissions().mode() & 0o777, 0o444);
+    assert_eq!(*progress.borrow(), Progress { bytes: body.len() as u64, total: Some(body.len() as u64) });
     assert_eq!(bench.cache.lookup(&digest), Some(image.clone()));
     assert_eq!(bench.cache.list().unwrap(), [image]);
     assert_eq!(bench.files().len(), 2, "image and seal, nothing partial");
@@ -65,10 +52,7 @@ async fn a_broken_download_continues_where_it_stopped() {
     });
     let site = site.await;
     let broken = bench.fetch_raw(site.url("/disk"), &digest).await.unwrap_err();
-    assert_eq!(
-        (broken.reason(), broken.retry()),
-        ("DownloadInterrupted", Retry::Soon)
-    );
+    assert_eq!((broken.reason(), broken.retry()), ("DownloadInterrupted", Retry::Soon));
     bench.fetch_raw(site.url("/disk"), &digest).await.unwrap();
     let requests = site.requests();
     assert!(requests[1].contains("range: bytes=2000000-") && requests[1].contains("if-range: \"one\""));
@@ -89,11 +73,7 @@ async fn a_dropped_fetch_continues_where_it_stopped() {
     });
     let site = site.await;
     let fetch = bench.fetch_raw(site.url("/disk"), &digest);
-    assert!(
-        tokio::time::timeout(Duration::from_millis(200), fetch)
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(200), fetch).await.is_err());
     while let Err(error) = bench.fetch_raw(site.url("/disk"), &digest).await {
         assert_eq!(error.retry(), Retry::Soon, "{error}");
     }
@@ -110,11 +90,7 @@ async fn a_file_that_changed_on_the_server_is_fetched_from_the_start() {
     let note = format!(r#"{{"url":"{url}","etag":"\"one\""}}"#);
     fs::write(bench.partial(&digest).with_extension("note"), note).unwrap();
     bench.fetch_raw(url, &digest).await.unwrap();
-    assert_eq!(
-        site.requests().len(),
-        1,
-        "If-Range makes the server send everything at once"
-    );
+    assert_eq!(site.requests().len(), 1, "If-Range makes the server send everything at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,20 +120,10 @@ async fn a_wrong_digest_names_both_and_waits_for_a_change() {
     let (bench, body) = (Bench::new(), raw_image(100_000));
     let (site, wrong) = (Site::serving(body.clone()).await, digest_of(b"other"));
     let refused = bench.fetch_raw(site.url("/disk"), &wrong).await.unwrap_err();
-    assert_eq!(
-        (refused.reason(), refused.retry()),
-        ("DigestMismatch", Retry::OnChange)
-    );
+    assert_eq!((refused.reason(), refused.retry()), ("DigestMismatch", Retry::OnChange));
     let text = refused.to_string();
-    assert!(
-        text.contains(&wrong.to_string()) && text.contains(&digest_of(&body).to_string()),
-        "{text}"
-    );
-    assert_eq!(
-        bench.files().len(),
-        0,
-        "nothing is kept of bytes that are not the image"
-    );
+    assert!(text.contains(&wrong.to_string()) && text.contains(&digest_of(&body).to_string()), "{text}");
+    assert_eq!(bench.files().len(), 0, "nothing is kept of bytes that are not the image");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,20 +133,13 @@ async fn every_bad_answer_has_its_own_reason() {
         ("404 Not Found", &b"no"[..], "ImageNotFound"),
         ("500 Broken", b"", "SourceUnavailable"),
         ("403 Forbidden", b"", "SourceUnavailable"),
-        (
-            "200 OK\ncontent-type: text/html; charset=utf-8",
-            html,
-            "NotAnImage",
-        ),
+        ("200 OK\ncontent-type: text/html; charset=utf-8", html, "NotAnImage"),
         ("200 OK\ncontent-length: 1000", b"short", "DownloadInterrupted"),
         ("204 Nothing", b"", "SourceUnavailable"),
     ] {
         let site = Site::start(move |_| say(head, body)).await;
         let bench = Bench::new();
-        let refused = bench
-            .fetch_raw(site.url("/disk"), &digest_of(b"wanted"))
-            .await
-            .unwrap_err();
+        let refused = bench.fetch_raw(site.url("/disk"), &digest_of(b"wanted")).await.unwrap_err();
         assert_eq!(refused.reason(), reason, "{head}: {refused}");
         assert_ne!(refused.retry(), Retry::OnChange, "{head} ends by itself");
     }
@@ -193,52 +152,29 @@ async fn a_captive_portal_does_not_cost_what_was_received() {
     fs::write(bench.partial(&digest), b"gigabytes").unwrap();
     let note = format!(r#"{{"url":"{}","etag":"\"one\""}}"#, site.url("/disk"));
     fs::write(bench.partial(&digest).with_extension("note"), note).unwrap();
-    assert_eq!(
-        bench
-            .fetch_raw(site.url("/disk"), &digest)
-            .await
-            .unwrap_err()
-            .reason(),
-        "NotAnImage"
-    );
+    assert_eq!(bench.fetch_raw(site.url("/disk"), &digest).await.unwrap_err().reason(), "NotAnImage");
     assert_eq!(fs::read(bench.partial(&digest)).unwrap(), b"gigabytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stalls_is_given_up_in_time() {
     for head in ["200 OK\ncontent-length: 100000", ""] {
-        let stall = move |_: &str| Answer {
-            head: head.to_owned(),
-            body: b"some".to_vec(),
-            then_stall: true,
-        };
+        let stall = move |_: &str| Answer { head: head.to_owned(), body: b"some".to_vec(), then_stall: true };
         let (site, bench) = (Site::start(stall).await, Bench::new());
         let begun = std::time::Instant::now();
-        let stalled = bench
-            .fetch_raw(site.url("/disk"), &digest_of(b"wanted"))
-            .await
-            .unwrap_err();
+        let stalled = bench.fetch_raw(site.url("/disk"), &digest_of(b"wanted")).await.unwrap_err();
         assert!(begun.elapsed() < Duration::from_secs(4));
-        assert_eq!(
-            (stalled.reason(), stalled.retry()),
-            ("DownloadStalled", Retry::Later),
-            "{stalled}"
-        );
+        assert_eq!((stalled.reason(), stalled.retry()), ("DownloadStalled", Retry::Later), "{stalled}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_there_is_named_without_its_password() {
-    let url = "http://user:hunter2@127.0.0.1:1/disk?token=hunter2"
-        .parse()
-        .unwrap();
+    let url = "http://user:hunter2@127.0.0.1:1/disk?token=hunter2".parse().unwrap();
     let refused = Bench::new().fetch_raw(url, &digest_of(b"")).await.unwrap_err();
     assert_eq!(refused.reason(), "SourceUnavailable");
     let text = format!("{refused} {refused:?}");
-    assert!(
-        text.contains("127.0.0.1:1/disk") && !text.contains("hunter2"),
-        "{text}"
-    );
+    assert!(text.contains("127.0.0.1:1/disk") && !text.contains("hunter2"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,15 +224,8 @@ async fn an_image_over_the_limit_is_refused_before_and_during() {
     let bench = Bench::with(|rules| rules.max_bytes = 1_000_000);
     for head in ["200 OK\ncontent-length: 2000000", "200 OK"] {
         let site = Site::start(move |_| say(head, &raw_image(2_000_000))).await;
-        let refused = bench
-            .fetch_raw(site.url("/disk"), &digest_of(b""))
-            .await
-            .unwrap_err();
-        assert_eq!(
-            (refused.reason(), refused.retry()),
-            ("ImageTooLarge", Retry::OnChange),
-            "{head}"
-        );
+        let refused = bench.fetch_raw(site.url("/disk"), &digest_of(b"")).await.unwrap_err();
+        assert_eq!((refused.reason(), refused.retry()), ("ImageTooLarge", Retry::OnChange), "{head}");
     }
     assert_eq!(bench.files().len(), 0);
 }
@@ -314,15 +243,8 @@ async fn a_hostile_image_with_the_right_digest_is_refused() {
     ] {
         let (bench, digest) = (Bench::new(), digest_of(&body));
         let site = Site::serving(body).await;
-        let refused = bench
-            .fetch(Source::Http(site.url("/disk")), &digest, format)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            (refused.reason(), refused.retry()),
-            (reason, Retry::OnChange),
-            "{refused}"
-        );
+        let refused = bench.fetch(Source::Http(site.url("/disk")), &digest, format).await.unwrap_err();
+        assert_eq!((refused.reason(), refused.retry()), (reason, Retry::OnChange), "{refused}");
         assert_eq!(bench.files().len(), 0);
     }
 }

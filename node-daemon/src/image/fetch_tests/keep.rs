@@ -12,10 +12,7 @@ use super::*;
 async fn cached(bench: &Bench) -> (Image, Site) {
     let body = raw_image(300_000);
     let site = Site::serving(body.clone()).await;
-    let image = bench
-        .fetch_raw(site.url("/disk"), &digest_of(&body))
-        .await
-        .unwrap();
+    let image = bench.fetch_raw(site.url("/disk"), &digest_of(&body)).await.unwrap();
     (image, site)
 }
 
@@ -25,10 +22,7 @@ async fn an_image_that_lost_its_seal_is_hashed_and_not_fetched() {
     let (image, site) = cached(&bench).await;
     fs::remove_file(image.path.with_extension("json")).unwrap();
     assert_eq!(bench.cache.lookup(&image.digest), None);
-    assert_eq!(
-        bench.fetch_raw(site.url("/disk"), &image.digest).await.unwrap(),
-        image
-    );
+    assert_eq!(bench.fetch_raw(site.url("/disk"), &image.digest).await.unwrap(), image);
     assert_eq!(site.requests().len(), 1);
 }
 
@@ -37,18 +31,10 @@ async fn a_damaged_image_is_found_and_fetched_again() {
     let bench = Bench::new();
     let (image, site) = cached(&bench).await;
     let flip = |path: &Path| {
-        fs::OpenOptions::new()
-            .write(true)
-            .open(path)
-            .unwrap()
-            .write_at(b"flip", 1000)
-            .map(drop)
+        fs::OpenOptions::new().write(true).open(path).unwrap().write_at(b"flip", 1000).map(drop)
     };
     let truncate = |path: &Path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(10);
-    for (n, damage) in [&flip as &dyn Fn(&Path) -> io::Result<()>, &truncate]
-        .into_iter()
-        .enumerate()
-    {
+    for (n, damage) in [&flip as &dyn Fn(&Path) -> io::Result<()>, &truncate].into_iter().enumerate() {
         std::thread::sleep(Duration::from_millis(20));
         damage(&image.path).unwrap();
         assert_eq!(bench.cache.lookup(&image.digest), None, "never used as it is");
@@ -61,10 +47,8 @@ async fn a_damaged_image_is_found_and_fetched_again() {
 async fn one_digest_has_one_format() {
     let bench = Bench::new();
     let (image, site) = cached(&bench).await;
-    let refused = bench
-        .fetch(Source::Http(site.url("/disk")), &image.digest, Format::Qcow2)
-        .await
-        .unwrap_err();
+    let refused =
+        bench.fetch(Source::Http(site.url("/disk")), &image.digest, Format::Qcow2).await.unwrap_err();
     assert_eq!(refused.reason(), "WrongFormat");
 }
 
@@ -76,18 +60,9 @@ async fn only_what_nobody_names_is_removed() {
     fs::write(bench.partial(&kept), "half").unwrap();
     fs::write(bench.partial(&stale), "half").unwrap();
     fs::write(bench.dir.path().join("images/notes.txt"), "somebody's").unwrap();
-    assert_eq!(
-        bench
-            .cache
-            .remove_unused(&HashSet::from([image.digest, kept]))
-            .unwrap(),
-        []
-    );
+    assert_eq!(bench.cache.remove_unused(&HashSet::from([image.digest, kept])).unwrap(), []);
     assert!(bench.partial(&kept).exists() && !bench.partial(&stale).exists());
-    assert_eq!(
-        bench.cache.remove_unused(&HashSet::new()).unwrap(),
-        [image.digest]
-    );
+    assert_eq!(bench.cache.remove_unused(&HashSet::new()).unwrap(), [image.digest]);
     assert_eq!(bench.files(), ["notes.txt"], "what is not ours stays");
 }
 
@@ -96,10 +71,7 @@ async fn an_image_that_cannot_fit_is_refused_before_the_first_byte() {
     let bench = Bench::with(|rules| rules.reserve_bytes = u64::MAX / 2);
     let body = raw_image(300_000);
     let site = Site::serving(body.clone()).await;
-    let full = bench
-        .fetch_raw(site.url("/disk"), &digest_of(&body))
-        .await
-        .unwrap_err();
+    let full = bench.fetch_raw(site.url("/disk"), &digest_of(&body)).await.unwrap_err();
     assert_eq!((full.reason(), full.retry()), ("DiskFull", Retry::Later));
 }
 
@@ -113,10 +85,7 @@ fn a_disk_that_fills_during_import_is_reported_and_left_usable() {
         let images = bench.dir.path().join("images");
         mount_tmpfs(&images, "size=4m", MsFlags::empty());
         let cache = Cache::open(&images, bench.cache.rules.clone()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(fills_and_recovers(cache, &images, body));
     });
     test.join().unwrap();
@@ -127,32 +96,15 @@ async fn fills_and_recovers(cache: Cache, images: &Path, body: Vec<u8>) {
     // Without a length nobody can know before that it will not fit.
     let site = Site::start(move |_| super::server::say("200 OK", &body)).await;
     let source = Source::Http(site.url("/disk"));
-    let full = cache
-        .fetch(&source, &digest, Format::Raw, &watch::Sender::default())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (full.reason(), full.retry()),
-        ("DiskFull", Retry::Later),
-        "{full}"
-    );
+    let full = cache.fetch(&source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap_err();
+    assert_eq!((full.reason(), full.retry()), ("DiskFull", Retry::Later), "{full}");
     fs::write(images.join("guest"), vec![0; 3 << 20]).expect("the failed import must not keep the disk full");
     mount_tmpfs(images, "size=32m", MsFlags::MS_REMOUNT);
-    cache
-        .fetch(&source, &digest, Format::Raw, &watch::Sender::default())
-        .await
-        .unwrap();
+    cache.fetch(&source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap();
 }
 
 fn mount_tmpfs(at: &Path, options: &str, flags: MsFlags) {
     let nowhere = None::<&str>;
-    mount(
-        nowhere,
-        "/",
-        nowhere,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        nowhere,
-    )
-    .unwrap();
+    mount(nowhere, "/", nowhere, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nowhere).unwrap();
     mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some(options)).unwrap();
 }

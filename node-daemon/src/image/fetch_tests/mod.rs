@@ -40,9 +40,7 @@ impl Bench {
     }
 
     async fn fetch(&self, source: Source, digest: &Digest, format: Format) -> Result<Image, Error> {
-        self.cache
-            .fetch(&source, digest, format, &watch::Sender::default())
-            .await
+        self.cache.fetch(&source, digest, format, &watch::Sender::default()).await
     }
 
     async fn fetch_raw(&self, url: Url, digest: &Digest) -> Result<Image, Error> {
@@ -55,16 +53,11 @@ impl Bench {
         let images = self.dir.path().join("images");
         let files = list(images.clone()).chain(list(images.join(".partial")));
         let files = files.filter(|entry| entry.file_type().unwrap().is_file());
-        files
-            .map(|entry| entry.file_name().into_string().unwrap())
-            .collect()
+        files.map(|entry| entry.file_name().into_string().unwrap()).collect()
     }
 
     fn partial(&self, digest: &Digest) -> PathBuf {
-        self.dir
-            .path()
-            .join("images/.partial")
-            .join(format!("{}.part", digest.file_stem()))
+        self.dir.path().join("images/.partial").join(format!("{}.part", digest.file_stem()))
     }
 }
 

@@ -64,19 +64,12 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer: Arc
         }
     }
     let request = String::from_utf8(request).unwrap();
-    let Answer {
-        head,
-        body,
-        then_stall,
-    } = answer(&request);
+    let Answer { head, body, then_stall } = answer(&request);
     seen.lock().unwrap().push(request);
     if head.is_empty() {
         std::future::pending::<()>().await;
     }
-    let head = format!(
-        "HTTP/1.1 {}\r\nconnection: close\r\n\r\n",
-        head.trim().replace('\n', "\r\n")
-    );
+    let head = format!("HTTP/1.1 {}\r\nconnection: close\r\n\r\n", head.trim().replace('\n', "\r\n"));
     let _ = stream.write_all(head.as_bytes()).await;
     let _ = stream.write_all(&body).await;
     if then_stall {
@@ -102,26 +95,15 @@ pub(super) fn well(request: &str, body: &[u8], etag: &str) -> Answer {
 }
 
 pub(super) fn say(head: &str, body: &[u8]) -> Answer {
-    Answer {
-        head: head.to_owned(),
-        body: body.to_vec(),
-        then_stall: false,
-    }
+    Answer { head: head.to_owned(), body: body.to_vec(), then_stall: false }
 }
 
 /// The first byte that `Range: bytes=<from>-` asks for.
 pub(super) fn range(request: &str) -> Option<usize> {
-    header(request, "range")?
-        .strip_prefix("bytes=")?
-        .strip_suffix('-')?
-        .parse()
-        .ok()
+    header(request, "range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
 }
 
 fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
-    let named = |line: &'a str| {
-        line.split_once(": ")
-            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-    };
+    let named = |line: &'a str| line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name));
     request.lines().find_map(named).map(|(_, value)| value)
 }
