@@ -23,7 +23,7 @@ pub(crate) enum Error {
     Unavailable { at: String, why: String },
     /// The server went silent.
     #[error(
-        "{at} sent nothing for {seconds} s; the node tries again by itself and continues where it stopped"
+        "{at} sent next to nothing for {seconds} s; the node tries again by itself and continues where it stopped"
     )]
     Stalled { at: String, seconds: u64 },
     /// The connection broke in the middle; the next call continues.

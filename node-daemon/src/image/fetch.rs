@@ -180,7 +180,7 @@ impl<'a> Transfer<'a> {
         file.set_permissions(Permissions::from_mode(0o444))?;
         let image = seal::write(&self.cache.dir, self.digest, file, format, virtual_size)?;
         self.partial.publish(&image.path)?;
-        tracing::info!(image = %self.digest, bytes = image.bytes, "image verified and cached");
+        tracing::debug!(image = %self.digest, bytes = image.bytes, "image published");
         Ok(image)
     }
 

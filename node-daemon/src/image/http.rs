@@ -8,7 +8,7 @@
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -19,6 +19,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 
 use super::address::{Reach, Refused};
 use super::partial::Resume;
+use super::patience::Patience;
 use super::{Error, Rules};
 
 /// Mirrors and object stores need one or two; a longer chain is a loop.
@@ -28,7 +29,7 @@ const MAX_REDIRECTS: usize = 5;
 pub(super) struct Opened {
     response: Response,
     at: String,
-    stall: Duration,
+    patience: Patience,
     /// First byte of the image that the body holds.
     pub(super) start: u64,
     /// Length of the whole image, if the server told.
@@ -175,18 +176,21 @@ impl Opened {
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let etag = text(ETAG).map(str::to_owned);
         let web_page = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
-        Self { response, at, stall: rules.stall_timeout, start, total, etag, web_page }
+        Self { response, at, patience: Patience::new(rules.stall_timeout), start, total, etag, web_page }
     }
 
     /// The next bytes of the body, `None` at its end. `received` is only for the message.
     pub(super) async fn next(&mut self, received: u64) -> Result<Option<Bytes>, Error> {
-        let Ok(chunk) = tokio::time::timeout(self.stall, self.response.chunk()).await else {
-            return Err(Error::Stalled { at: self.at.clone(), seconds: self.stall.as_secs() });
+        let begun = Instant::now();
+        let Ok(chunk) = tokio::time::timeout(self.patience.left(), self.response.chunk()).await else {
+            return Err(Error::Stalled { at: self.at.clone(), seconds: self.patience.window().as_secs() });
         };
-        chunk.map_err(|error| {
+        let chunk = chunk.map_err(|error| {
             tracing::debug!(at = self.at, error = %innermost(&error), "the download broke off");
             Error::Interrupted { at: self.at.clone(), bytes: received }
-        })
+        })?;
+        self.patience.spend(begun.elapsed(), chunk.as_ref().map_or(0, Bytes::len));
+        Ok(chunk)
     }
 }
 

@@ -21,6 +21,7 @@ mod inspect;
 mod intake;
 mod local;
 mod partial;
+mod patience;
 mod qcow2;
 mod raw;
 mod seal;
@@ -101,7 +102,7 @@ pub(crate) struct Rules {
     pub(crate) file_roots: Vec<PathBuf>,
     /// Largest image file accepted, in bytes.
     pub(crate) max_bytes: u64,
-    /// How long a server may send nothing before the transfer is given up.
+    /// How long a server may send next to nothing before the transfer is given up.
     pub(crate) stall_timeout: Duration,
     /// How long connecting (name lookup, TCP, TLS) may take.
     pub(crate) connect_timeout: Duration,

@@ -1,6 +1,6 @@
 //! Sources on the web, good and bad.
 
-use super::server::{Answer, Site, range, say, well};
+use super::server::{Answer, Site, Then, range, say, well};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +67,7 @@ async fn a_dropped_fetch_continues_where_it_stopped() {
         let mut answer = well(request, &body, "\"one\"");
         if range(request).is_none() {
             answer.body.truncate(3_000_000);
-            answer.then_stall = true;
+            answer.then = Then::Silence;
         }
         answer
     });
@@ -158,8 +158,9 @@ async fn a_captive_portal_does_not_cost_what_was_received() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stalls_is_given_up_in_time() {
-    for head in ["200 OK\ncontent-length: 100000", ""] {
-        let stall = move |_: &str| Answer { head: head.to_owned(), body: b"some".to_vec(), then_stall: true };
+    let good = "200 OK\ncontent-length: 100000";
+    for (head, then) in [(good, Then::Silence), (good, Then::Trickle), ("", Then::Close)] {
+        let stall = move |_: &str| Answer { head: head.to_owned(), body: b"some".to_vec(), then };
         let (site, bench) = (Site::start(stall).await, Bench::new());
         let begun = std::time::Instant::now();
         let stalled = bench.fetch_raw(site.url("/disk"), &digest_of(b"wanted")).await.unwrap_err();

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use reqwest::Url;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +13,15 @@ use tokio::net::{TcpListener, TcpStream};
 pub(super) struct Answer {
     pub(super) head: String,
     pub(super) body: Vec<u8>,
-    pub(super) then_stall: bool,
+    pub(super) then: Then,
+}
+
+/// What a server does when it has sent the body.
+#[derive(Clone, Copy)]
+pub(super) enum Then {
+    Close,
+    Silence,
+    Trickle,
 }
 
 /// A running server on loopback; it ends with the test's runtime.
@@ -64,7 +73,7 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer: Arc
         }
     }
     let request = String::from_utf8(request).unwrap();
-    let Answer { head, body, then_stall } = answer(&request);
+    let Answer { head, body, then } = answer(&request);
     seen.lock().unwrap().push(request);
     if head.is_empty() {
         std::future::pending::<()>().await;
@@ -72,8 +81,14 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer: Arc
     let head = format!("HTTP/1.1 {}\r\nconnection: close\r\n\r\n", head.trim().replace('\n', "\r\n"));
     let _ = stream.write_all(head.as_bytes()).await;
     let _ = stream.write_all(&body).await;
-    if then_stall {
-        std::future::pending::<()>().await;
+    match then {
+        Then::Close => {}
+        Then::Silence => std::future::pending().await,
+        Then::Trickle => {
+            while stream.write_all(b".").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }
 }
 
@@ -95,7 +110,7 @@ pub(super) fn well(request: &str, body: &[u8], etag: &str) -> Answer {
 }
 
 pub(super) fn say(head: &str, body: &[u8]) -> Answer {
-    Answer { head: head.to_owned(), body: body.to_vec(), then_stall: false }
+    Answer { head: head.to_owned(), body: body.to_vec(), then: Then::Close }
 }
 
 /// The first byte that `Range: bytes=<from>-` asks for.
