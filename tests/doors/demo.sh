@@ -45,6 +45,13 @@ build() {
     images/tiny/build.sh
 }
 
+# Taking the demo down takes its kinds along, and with them every virtual machine of a cluster that had them before.
+need_fresh_cluster() {
+    [ -n "${HOLDFAST_KUBECONFIG:-}" ] && [ ! -e "$folder" ] || return 0
+    ! kubectl --kubeconfig "$HOLDFAST_KUBECONFIG" get crd virtualmachines.holdfast.dev >/dev/null 2>&1 ||
+        refuse "the cluster of $HOLDFAST_KUBECONFIG has Holdfast already; give one that has not, or see docs/two-hosts-and-k3s.md to add a host to this one"
+}
+
 # SSH answers some seconds after the address is known.
 wait_for_ssh() {
     local deadline=$((SECONDS + 600))
@@ -87,6 +94,7 @@ up() {
     need_cargo
     announce
     build
+    need_fresh_cluster
     stage "the site: control plane, controller, one host with its node daemon"
     "$site" up
     apply

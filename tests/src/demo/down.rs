@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use holdfast_api::names::NODE_LABEL;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -54,5 +55,8 @@ fn leave_cluster(kubeconfig: &Path, folder: &Folder) -> Result<()> {
     let wait = "--timeout=120s";
     install::kubectl(kubeconfig, &["delete", kinds, "--all", "--all-namespaces", wait])?;
     install::kubectl(kubeconfig, &["delete", "hypervisornodes,nodeenrolments", "--all", wait])?;
+    // Made by the controller for its nodes; the cluster would keep them for an hour.
+    let ours = format!("--selector={NODE_LABEL}");
+    install::kubectl(kubeconfig, &["delete", "certificatesigningrequests", &ours, wait])?;
     install::uninstall(kubeconfig, folder.path())
 }
