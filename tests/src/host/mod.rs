@@ -11,6 +11,7 @@
 //! The rest of the file system is the machine's own. Sockets below `<folder>/run` are reachable from outside, the
 //! host's network is not: a [`Link`] is its only way out, and guests are reached by entering the network namespace.
 
+mod devices;
 mod libvirt;
 mod power;
 

@@ -10,6 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, Uid};
 
+use super::devices::Devices;
 use crate::process::{Process, tail};
 use crate::spawner::Spawner;
 use crate::{files, peer};
@@ -17,7 +18,7 @@ use crate::{files, peer};
 /// The first process mounts its namespace's own `/proc`, brings up loopback, and from then on only reaps:
 /// bash collects every child that is handed to it, which a libvirtd that died hands over many of.
 const INIT: &str =
-    "mount -t proc proc /proc && ip link set lo up && touch /run/booted && sleep infinity & wait";
+    "mount -t proc proc /proc && ip link set lo up && touch /run/booted || exit; sleep infinity & wait";
 /// A boot takes tens of milliseconds.
 const BOOT_LIMIT: Duration = Duration::from_secs(10);
 /// QEMU with gigabytes of memory takes a moment to be torn down.
@@ -34,8 +35,13 @@ impl Power {
     /// Empties `/run`, enters namespaces and starts the first process.
     pub(super) fn on(folder: &Path, name: &str) -> Result<Self> {
         prepare_folders(folder)?;
+        files::write(
+            &folder.join("hosts"),
+            format!("127.0.0.1 localhost\n127.0.1.1 {name}\n::1 localhost\n"),
+        )?;
         let (place, host_name) = (folder.to_owned(), name.to_owned());
-        let spawner = Spawner::start(&format!("host {name}"), move || enter(&place, &host_name))?;
+        let devices = Devices::choose();
+        let spawner = Spawner::start(&format!("host {name}"), move || enter(&place, &host_name, devices))?;
         let mut command = peer::mortal("bash");
         command.args(["-c", INIT]);
         let mut init = Process::start(&spawner, "init", command, &folder.join("logs/init.log"))?;
@@ -105,7 +111,7 @@ fn shared_cache() -> std::path::PathBuf {
 }
 
 /// Runs on the host's thread: from here on, the thread and all it starts are in the host.
-fn enter(folder: &Path, name: &str) -> Result<()> {
+fn enter(folder: &Path, name: &str, devices: Devices) -> Result<()> {
     let own = CloneFlags::CLONE_FS
         | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
@@ -120,6 +126,9 @@ fn enter(folder: &Path, name: &str) -> Result<()> {
     umount2("/sys", MntFlags::MNT_DETACH).context("could not leave the machine's /sys")?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>)
         .context("could not mount /sys")?;
+    // A name that DNS must be asked for costs libvirt seconds wherever it wants its own.
+    bind(&folder.join("hosts"), Path::new("/etc/hosts"))?;
+    devices.mount(folder)?;
     bind(&shared_cache(), &folder.join("var/cache/libvirt"))?;
     bind(&folder.join("etc-libvirt"), Path::new("/etc/libvirt"))?;
     // Last, since the folder itself may lie below one of them.
