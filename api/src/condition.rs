@@ -78,12 +78,7 @@ impl Finding {
         reason: &'static str,
         message: impl Into<String>,
     ) -> Self {
-        Self {
-            type_,
-            is: is.into(),
-            reason,
-            message: message.into(),
-        }
+        Self { type_, is: is.into(), reason, message: message.into() }
     }
 }
 
@@ -94,10 +89,7 @@ pub fn conditions(
     generation: Option<i64>,
     now: &Time,
 ) -> Vec<Condition> {
-    findings
-        .iter()
-        .map(|finding| condition(before, finding, generation, now))
-        .collect()
+    findings.iter().map(|finding| condition(before, finding, generation, now)).collect()
 }
 
 fn condition(before: &[Condition], finding: &Finding, generation: Option<i64>, now: &Time) -> Condition {
@@ -137,13 +129,7 @@ mod tests {
         let lost = [Finding::new(READY, Is::Unknown, "NodeLost", "")];
         let first = conditions(&[], &halted, Some(1), &at(1));
         let second = conditions(&first, &runs, Some(2), &at(2));
-        assert_eq!(
-            (second[0].last_transition_time.clone(), second[0].reason.as_str()),
-            (at(1), "Running")
-        );
-        assert_eq!(
-            conditions(&second, &lost, Some(2), &at(3))[0].last_transition_time,
-            at(3)
-        );
+        assert_eq!((second[0].last_transition_time.clone(), second[0].reason.as_str()), (at(1), "Running"));
+        assert_eq!(conditions(&second, &lost, Some(2), &at(3))[0].last_transition_time, at(3));
     }
 }

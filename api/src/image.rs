@@ -27,12 +27,7 @@ use serde::{Deserialize, Serialize};
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
-    printcolumn(
-        name = "Virtual-Size",
-        type_ = "string",
-        json_path = ".status.virtualSize",
-        priority = "1"
-    ),
+    printcolumn(name = "Virtual-Size", type_ = "string", json_path = ".status.virtualSize", priority = "1"),
     printcolumn(name = "Digest", type_ = "string", json_path = ".spec.digest", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

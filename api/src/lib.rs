@@ -7,6 +7,11 @@
 //! The YAML in `api/crds/` is generated from these types by `holdfast-controller crds`.
 
 #![expect(
+    clippy::doc_markdown,
+    reason = "doc comments are the text of kubectl explain, which shows no backticks"
+)]
+#![expect(clippy::duplicated_attributes, reason = "kube allows several categories, columns and rules")]
+#![expect(
     unreachable_pub,
     reason = "KubeSchema repeats each struct inside a function, where nobody can reach it"
 )]

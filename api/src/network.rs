@@ -23,18 +23,8 @@ use serde::{Deserialize, Serialize};
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
-    printcolumn(
-        name = "Bridge",
-        type_ = "string",
-        json_path = ".spec.bridge.name",
-        priority = "1"
-    ),
-    printcolumn(
-        name = "VLAN",
-        type_ = "integer",
-        json_path = ".spec.bridge.vlan",
-        priority = "1"
-    ),
+    printcolumn(name = "Bridge", type_ = "string", json_path = ".spec.bridge.name", priority = "1"),
+    printcolumn(name = "VLAN", type_ = "integer", json_path = ".spec.bridge.vlan", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = Rule::new("self == oldSelf").message("the spec of a network cannot change, because guests are connected to it: create a VirtualMachineNetwork with another name"))]

@@ -25,20 +25,11 @@ use crate::image::{ImageFormat, ImageSource};
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
-    printcolumn(
-        name = "Accelerator",
-        type_ = "string",
-        json_path = ".status.accelerator.name"
-    ),
+    printcolumn(name = "Accelerator", type_ = "string", json_path = ".status.accelerator.name"),
     printcolumn(name = "CPU", type_ = "integer", json_path = ".status.capacity.cpu"),
     printcolumn(name = "Memory", type_ = "string", json_path = ".status.capacity.memory"),
     printcolumn(name = "Cordoned", type_ = "boolean", json_path = ".spec.unschedulable"),
-    printcolumn(
-        name = "Version",
-        type_ = "string",
-        json_path = ".status.versions.daemon",
-        priority = "1"
-    ),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.versions.daemon", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

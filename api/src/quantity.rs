@@ -27,15 +27,14 @@ impl Quantity {
         let bytes = bytes.div_ceil(MIB).saturating_mul(MIB);
         let (unit, size) = UNITS
             .into_iter()
-            .find(|(_, size)| bytes > 0 && bytes % size == 0)
+            .find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size))
             .unwrap_or(("Mi", MIB));
         Self(format!("{}{unit}", bytes / size))
     }
 
     /// The size in bytes.
     pub fn bytes(&self) -> Result<u64, NotASize> {
-        self.parse()
-            .ok_or_else(|| NotASize(self.0.chars().take(40).collect()))
+        self.parse().ok_or_else(|| NotASize(self.0.chars().take(40).collect()))
     }
 
     fn parse(&self) -> Option<u64> {
@@ -108,13 +107,9 @@ mod tests {
 
     #[test]
     fn the_canonical_form_is_the_largest_unit_that_divides() {
-        for (bytes, text) in [
-            (0, "0Mi"),
-            (1, "1Mi"),
-            (2 << 30, "2Gi"),
-            (1536 << 20, "1536Mi"),
-            (1 << 40, "1Ti"),
-        ] {
+        for (bytes, text) in
+            [(0, "0Mi"), (1, "1Mi"), (2 << 30, "2Gi"), (1536 << 20, "1536Mi"), (1 << 40, "1Ti")]
+        {
             assert_eq!(Quantity::from_bytes(bytes).0, text);
         }
     }

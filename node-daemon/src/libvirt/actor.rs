@@ -70,10 +70,7 @@ impl Drop for Actor {
 impl Actor {
     /// Starts the supervisor of the connection and the workers.
     pub(super) fn start(uri: &str, sink: Sink) -> Result<Self, io::Error> {
-        let actor = Self {
-            queue: Arc::default(),
-            link: Link::new(uri),
-        };
+        let actor = Self { queue: Arc::default(), link: Link::new(uri) };
         let link = actor.link.clone();
         spawn("libvirt-link", move || link.supervise(&sink))?;
         for _ in 0..WORKERS {
@@ -99,11 +96,7 @@ impl Actor {
         match tokio::time::timeout(call.limit, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(lost(verb, words)),
-            Err(_) => Err(Error::Timeout {
-                verb,
-                subject: words,
-                limit: call.limit,
-            }),
+            Err(_) => Err(Error::Timeout { verb, subject: words, limit: call.limit }),
         }
     }
 }
@@ -127,9 +120,7 @@ fn job<T: Send + 'static>(
         let result = match &session {
             Some(session) => work(session.connect())
                 .map_err(|error| judge(&link, session.connect(), call, &subject, &error)),
-            None => Err(Error::Unreachable {
-                uri: link.uri().to_owned(),
-            }),
+            None => Err(Error::Unreachable { uri: link.uri().to_owned() }),
         };
         // The connection is let go first: the last holder closes it, and that must not happen under the caller's feet.
         drop(session);
@@ -143,20 +134,11 @@ fn judge(link: &Link, connect: &Connect, call: Call, subject: &Subject, error: &
         return Error::of(call.verb, subject.words(), error);
     }
     link.suspect();
-    Error::Unreachable {
-        uri: link.uri().to_owned(),
-    }
+    Error::Unreachable { uri: link.uri().to_owned() }
 }
 
 /// The worker dropped our job: it panicked, or the actor ended.
 fn lost(verb: &'static str, subject: String) -> Error {
-    let source = Fault {
-        code: 0,
-        message: "the call ended without an answer".to_owned(),
-    };
-    Error::Failed {
-        verb,
-        subject,
-        source,
-    }
+    let source = Fault { code: 0, message: "the call ended without an answer".to_owned() };
+    Error::Failed { verb, subject, source }
 }

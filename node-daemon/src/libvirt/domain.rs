@@ -50,10 +50,7 @@ pub(crate) struct Lease {
 /// Every domain; one that vanishes between two calls is left out.
 pub(super) fn all(connect: &Connect) -> Result<Vec<Domain>, VirtError> {
     let handles = connect.list_all_domains(0)?;
-    handles
-        .iter()
-        .filter_map(|handle| read(handle).transpose())
-        .collect()
+    handles.iter().filter_map(|handle| read(handle).transpose()).collect()
 }
 
 pub(super) fn one(connect: &Connect, uuid: Uuid) -> Result<Option<Domain>, VirtError> {
@@ -96,9 +93,7 @@ fn record(handle: &Handle) -> Result<Option<String>, VirtError> {
 
 /// Defines or redefines; a running domain keeps running as it was and has the new definition at its next start.
 pub(super) fn define(connect: &Connect, xml: &str) -> Result<(), VirtError> {
-    connect
-        .define_domain_xml_flags(xml, sys::VIR_DOMAIN_DEFINE_VALIDATE)
-        .map(drop)
+    connect.define_domain_xml_flags(xml, sys::VIR_DOMAIN_DEFINE_VALIDATE).map(drop)
 }
 
 pub(super) fn start(connect: &Connect, uuid: Uuid, paused: StartPaused) -> Result<(), VirtError> {
@@ -152,16 +147,8 @@ pub(super) fn undefine(connect: &Connect, uuid: Uuid) -> Result<(), VirtError> {
 /// Writes the record into the stored definition and, while it runs, into the running one.
 pub(super) fn set_record(connect: &Connect, uuid: Uuid, record: &str) -> Result<(), VirtError> {
     let domain = connect.lookup_domain_by_uuid(uuid)?;
-    let live = if domain.is_active()? {
-        sys::VIR_DOMAIN_AFFECT_LIVE
-    } else {
-        0
-    };
-    let stored = if domain.is_persistent()? {
-        sys::VIR_DOMAIN_AFFECT_CONFIG
-    } else {
-        0
-    };
+    let live = if domain.is_active()? { sys::VIR_DOMAIN_AFFECT_LIVE } else { 0 };
+    let stored = if domain.is_persistent()? { sys::VIR_DOMAIN_AFFECT_CONFIG } else { 0 };
     let element = format!("<vm>{}</vm>", partial_escape(record));
     let kind = sys::VIR_DOMAIN_METADATA_ELEMENT.cast_signed();
     domain.set_metadata(kind, Some(&element), Some(PREFIX), Some(NAMESPACE), live | stored)
@@ -180,23 +167,13 @@ pub(super) fn leases(connect: &Connect, uuid: Uuid) -> Result<Vec<Lease>, VirtEr
         Err(error) if says_nothing(&error) => return Ok(Vec::new()),
         answer => answer?,
     };
-    let lease = |(mac, ip): ffi::RawAddress| {
-        Some(Lease { mac: mac?.to_ascii_lowercase(), ip: ip.parse().ok()? })
-    };
+    let lease =
+        |(mac, ip): ffi::RawAddress| Some(Lease { mac: mac?.to_ascii_lowercase(), ip: ip.parse().ok()? });
     Ok(raw.into_iter().filter_map(lease).collect())
 }
 
 fn says_nothing(error: &VirtError) -> bool {
     use ErrorNumber::{ArgumentUnsupported, NoNetwork, NoSupport, OperationInvalid, OperationUnsupported};
-    let silent = [
-        ArgumentUnsupported,
-        NoNetwork,
-        NoSupport,
-        OperationInvalid,
-        OperationUnsupported,
-    ];
-    error
-        .code()
-        .known()
-        .is_some_and(|number| silent.contains(&number))
+    let silent = [ArgumentUnsupported, NoNetwork, NoSupport, OperationInvalid, OperationUnsupported];
+    error.code().known().is_some_and(|number| silent.contains(&number))
 }

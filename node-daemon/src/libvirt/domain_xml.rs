@@ -118,24 +118,15 @@ fn check(spec: &DomainSpec) -> Result<(), Invalid> {
     at_least_one("cpu", u64::from(spec.cpu))?;
     at_least_one("memory", spec.memory_mib)?;
     if spec.firmware == Firmware::Bios && spec.arch == Arch::Aarch64 {
-        return Err(Invalid::new(
-            "firmware",
-            "is BIOS, which arm64 does not have; use UEFI",
-        ));
+        return Err(Invalid::new("firmware", "is BIOS, which arm64 does not have; use UEFI"));
     }
     if spec.disks.is_empty() {
-        return Err(Invalid::new(
-            "disks",
-            "is empty; name at least the disk to boot from",
-        ));
+        return Err(Invalid::new("disks", "is empty; name at least the disk to boot from"));
     }
     for (index, disk) in spec.disks.iter().enumerate() {
         text::serial(&format!("disks[{index}].name"), &disk.name)?;
     }
-    spec.interfaces
-        .iter()
-        .enumerate()
-        .try_for_each(|(index, interface)| check_interface(index, interface))
+    spec.interfaces.iter().enumerate().try_for_each(|(index, interface)| check_interface(index, interface))
 }
 
 fn check_interface(index: usize, interface: &Interface) -> Result<(), Invalid> {

@@ -15,11 +15,7 @@ pub(crate) enum Error {
     Unreachable { uri: String },
     /// The caller stopped waiting; a call that had begun still runs to its end, a queued one is dropped.
     #[error("libvirt did not {verb} {subject} within {} s", limit.as_secs())]
-    Timeout {
-        verb: &'static str,
-        subject: String,
-        limit: Duration,
-    },
+    Timeout { verb: &'static str, subject: String, limit: Duration },
     /// Too many calls are waiting, or the actor has ended.
     #[error("no room to {verb} {subject}: too many calls to libvirt are waiting")]
     Busy { verb: &'static str, subject: String },
@@ -28,25 +24,13 @@ pub(crate) enum Error {
     Absent { subject: String },
     /// It is running where it should be off, or the other way round, or another job holds it.
     #[error("libvirt cannot {verb} {subject} in its present state")]
-    WrongState {
-        verb: &'static str,
-        subject: String,
-        source: Fault,
-    },
+    WrongState { verb: &'static str, subject: String, source: Fault },
     /// The XML or the configuration is not acceptable to this libvirt.
     #[error("libvirt refuses to {verb} {subject}")]
-    Refused {
-        verb: &'static str,
-        subject: String,
-        source: Fault,
-    },
+    Refused { verb: &'static str, subject: String, source: Fault },
     /// Anything else, e.g. QEMU ended at once or a file is missing.
     #[error("libvirt could not {verb} {subject}")]
-    Failed {
-        verb: &'static str,
-        subject: String,
-        source: Fault,
-    },
+    Failed { verb: &'static str, subject: String, source: Fault },
     /// A value that must not be handed to libvirt at all.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -71,21 +55,9 @@ impl Error {
         let source = Fault::from(error);
         match Class::of(error) {
             Class::Absent => Self::Absent { subject },
-            Class::WrongState => Self::WrongState {
-                verb,
-                subject,
-                source,
-            },
-            Class::Refused => Self::Refused {
-                verb,
-                subject,
-                source,
-            },
-            Class::Other => Self::Failed {
-                verb,
-                subject,
-                source,
-            },
+            Class::WrongState => Self::WrongState { verb, subject, source },
+            Class::Refused => Self::Refused { verb, subject, source },
+            Class::Other => Self::Failed { verb, subject, source },
         }
     }
 }
@@ -100,20 +72,14 @@ pub(crate) struct Fault {
 
 impl From<&VirtError> for Fault {
     fn from(error: &VirtError) -> Self {
-        Self {
-            code: error.code().to_raw(),
-            message: error.message().to_owned(),
-        }
+        Self { code: error.code().to_raw(), message: error.message().to_owned() }
     }
 }
 
 /// A failure of the host itself, before libvirt had a say.
 impl From<std::io::Error> for Fault {
     fn from(error: std::io::Error) -> Self {
-        Self {
-            code: 0,
-            message: error.to_string(),
-        }
+        Self { code: 0, message: error.to_string() }
     }
 }
 
@@ -151,8 +117,5 @@ impl Class {
 
 /// True for the two answers that only say "not there (any more)".
 pub(super) fn is_absent(error: &VirtError) -> bool {
-    matches!(
-        error.code().known(),
-        Some(ErrorNumber::NoDomain | ErrorNumber::NoNetwork)
-    )
+    matches!(error.code().known(), Some(ErrorNumber::NoDomain | ErrorNumber::NoNetwork))
 }

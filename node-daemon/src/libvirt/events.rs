@@ -95,13 +95,7 @@ impl Sink {
 pub(super) fn channel() -> (Sink, Events) {
     let (sender, stream) = mpsc::channel(CAPACITY);
     let lost = Arc::new(AtomicBool::new(false));
-    (
-        Sink {
-            stream: sender,
-            lost: lost.clone(),
-        },
-        Events { stream, lost },
-    )
+    (Sink { stream: sender, lost: lost.clone() }, Events { stream, lost })
 }
 
 #[cfg(test)]

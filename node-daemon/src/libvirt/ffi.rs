@@ -5,10 +5,7 @@
 //! - defining a network with validation (not wrapped).
 //!
 //! libvirt's error is per thread, so each wrapper reads it on the thread that made the call.
-#![expect(
-    unsafe_code,
-    reason = "C callbacks and C memory; every block says why it is sound"
-)]
+#![expect(unsafe_code, reason = "C callbacks and C memory; every block says why it is sound")]
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,9 +36,7 @@ pub(super) fn start_event_loop() -> Result<(), VirtError> {
     LOOP.get_or_init(|| {
         virt::error::clear_error_callback();
         event_register_default_impl()?;
-        let started = thread::Builder::new()
-            .name("libvirt-events".into())
-            .spawn(run_event_loop);
+        let started = thread::Builder::new().name("libvirt-events".into()).spawn(run_event_loop);
         started.map(drop).map_err(|_| VirtError::last_error())
     })
     .clone()
@@ -75,11 +70,7 @@ impl Watched {
         let in_process = connect.driver_type()?.eq_ignore_ascii_case("test");
         let lifecycle = register_lifecycle(&connect, Box::new(listener.clone()))?;
         let close = !in_process && register_close(&connect, Box::new(listener.clone()));
-        Ok(Self {
-            connect,
-            lifecycle,
-            close,
-        })
+        Ok(Self { connect, lifecycle, close })
     }
 
     pub(super) fn connect(&self) -> &Connect {

@@ -4,10 +4,7 @@ use quick_xml::events::Event;
 use quick_xml::{Reader, Writer};
 
 pub(super) fn pretty(xml: &str) -> String {
-    let (mut reader, mut writer) = (
-        Reader::from_str(xml),
-        Writer::new_with_indent(Vec::new(), b' ', 2),
-    );
+    let (mut reader, mut writer) = (Reader::from_str(xml), Writer::new_with_indent(Vec::new(), b' ', 2));
     loop {
         match reader.read_event().unwrap() {
             Event::Eof => break,

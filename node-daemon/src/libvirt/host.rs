@@ -31,10 +31,5 @@ pub(super) fn read(connect: &Connect) -> Result<HostInfo, VirtError> {
 
 /// libvirt's numbering: major * 1,000,000 + minor * 1,000 + release.
 fn dotted(version: u32) -> String {
-    format!(
-        "{}.{}.{}",
-        version / 1_000_000,
-        version / 1_000 % 1_000,
-        version % 1_000
-    )
+    format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
 }

@@ -43,17 +43,8 @@ struct State {
 
 impl Link {
     pub(super) fn new(uri: &str) -> Arc<Self> {
-        let state = State {
-            session: None,
-            apart_since: Instant::now(),
-            suspect: false,
-            stopped: false,
-        };
-        Arc::new(Self {
-            uri: uri.to_owned(),
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        })
+        let state = State { session: None, apart_since: Instant::now(), suspect: false, stopped: false };
+        Arc::new(Self { uri: uri.to_owned(), state: Mutex::new(state), changed: Condvar::new() })
     }
 
     pub(super) fn uri(&self) -> &str {
@@ -110,13 +101,7 @@ impl Link {
         if let Err(error) = connect.set_keep_alive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT) {
             tracing::debug!(%error, "this libvirt driver has no keepalive");
         }
-        Watched::new(
-            connect,
-            &Ears {
-                link: self.clone(),
-                sink: sink.clone(),
-            },
-        )
+        Watched::new(connect, &Ears { link: self.clone(), sink: sink.clone() })
     }
 
     /// Publishes the connection until it breaks or we stop.
@@ -160,10 +145,7 @@ impl Link {
     fn rest(&self, pause: Duration) {
         let until = Instant::now() + pause;
         let mut state = self.lock();
-        while let Some(left) = until
-            .checked_duration_since(Instant::now())
-            .filter(|_| !state.stopped)
-        {
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|_| !state.stopped) {
             state = self.wait(state, left);
         }
     }
@@ -174,10 +156,7 @@ impl Link {
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
-        self.changed
-            .wait_timeout(state, limit)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
+        self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 

@@ -70,92 +70,58 @@ impl Libvirt {
     /// `qemu:///system` in production, `test:///<node file>` for logic without guests.
     pub(crate) fn open(uri: &str) -> Result<(Self, Events), Error> {
         text::printable("libvirtUri", uri)?;
-        let failed = |source| Error::Failed {
-            verb: "start",
-            subject: "the connection to libvirt".into(),
-            source,
-        };
+        let failed =
+            |source| Error::Failed { verb: "start", subject: "the connection to libvirt".into(), source };
         ffi::start_event_loop().map_err(|error| failed(Fault::from(&error)))?;
         let (sink, events) = events::channel();
         let actor = Actor::start(uri, sink).map_err(|error| failed(Fault::from(error)))?;
-        Ok((
-            Self {
-                actor: Arc::new(actor),
-            },
-            events,
-        ))
+        Ok((Self { actor: Arc::new(actor) }, events))
     }
 
     /// Every domain of the host, ours and foreign.
     pub(crate) async fn domains(&self) -> Result<Vec<Domain>, Error> {
-        self.actor
-            .run(call("list domains of", READ), Subject::Host, domain::all)
-            .await
+        self.actor.run(call("list domains of", READ), Subject::Host, domain::all).await
     }
 
     /// One domain, or `None` if libvirt does not know it.
     pub(crate) async fn domain(&self, uuid: Uuid) -> Result<Option<Domain>, Error> {
-        self.on(call("read", READ), uuid, move |connect| {
-            domain::one(connect, uuid)
-        })
-        .await
+        self.on(call("read", READ), uuid, move |connect| domain::one(connect, uuid)).await
     }
 
     /// Defines or redefines from XML, always validated. A running guest takes the new definition at its next start.
     pub(crate) async fn define(&self, uuid: Uuid, xml: String) -> Result<(), Error> {
         text::printable("xml", &xml)?;
-        self.on(call("define", DEFINE), uuid, move |connect| {
-            domain::define(connect, &xml)
-        })
-        .await
+        self.on(call("define", DEFINE), uuid, move |connect| domain::define(connect, &xml)).await
     }
 
     /// Starts a domain that is off; [`Error::WrongState`] if it is not.
     pub(crate) async fn start(&self, uuid: Uuid, paused: StartPaused) -> Result<(), Error> {
-        self.on(call("start", START), uuid, move |connect| {
-            domain::start(connect, uuid, paused)
-        })
-        .await
+        self.on(call("start", START), uuid, move |connect| domain::start(connect, uuid, paused)).await
     }
 
     /// Presses the power button and returns; whether the guest obeys is seen later.
     pub(crate) async fn shutdown(&self, uuid: Uuid) -> Result<(), Error> {
-        self.on(call("shut down", CHANGE), uuid, move |connect| {
-            domain::shutdown(connect, uuid)
-        })
-        .await
+        self.on(call("shut down", CHANGE), uuid, move |connect| domain::shutdown(connect, uuid)).await
     }
 
     /// Ends the guest at once, as by pulling the plug.
     pub(crate) async fn destroy(&self, uuid: Uuid) -> Result<(), Error> {
-        self.on(call("destroy", STOP), uuid, move |connect| {
-            domain::destroy(connect, uuid)
-        })
-        .await
+        self.on(call("destroy", STOP), uuid, move |connect| domain::destroy(connect, uuid)).await
     }
 
     /// Stops the guest's CPUs; its memory stays.
     pub(crate) async fn suspend(&self, uuid: Uuid) -> Result<(), Error> {
-        self.on(call("pause", CHANGE), uuid, move |connect| {
-            domain::suspend(connect, uuid)
-        })
-        .await
+        self.on(call("pause", CHANGE), uuid, move |connect| domain::suspend(connect, uuid)).await
     }
 
     /// Lets a paused guest go on.
     pub(crate) async fn resume(&self, uuid: Uuid) -> Result<(), Error> {
-        self.on(call("resume", CHANGE), uuid, move |connect| {
-            domain::resume(connect, uuid)
-        })
-        .await
+        self.on(call("resume", CHANGE), uuid, move |connect| domain::resume(connect, uuid)).await
     }
 
     /// Forgets a domain that is off; its files stay, the NVRAM too. One that still runs turns transient: destroy first.
     pub(crate) async fn undefine(&self, uuid: Uuid) -> Result<(), Error> {
-        self.on(call("undefine", CHANGE), uuid, move |connect| {
-            domain::undefine(connect, uuid)
-        })
-        .await
+        self.on(call("undefine", CHANGE), uuid, move |connect| domain::undefine(connect, uuid)).await
     }
 
     /// Replaces the text of our metadata element, in the stored definition and in the running one.
@@ -175,41 +141,28 @@ impl Libvirt {
 
     /// Every libvirt network of the host, ours and foreign.
     pub(crate) async fn networks(&self) -> Result<Vec<Network>, Error> {
-        self.actor
-            .run(call("list networks of", READ), Subject::Host, network::all)
-            .await
+        self.actor.run(call("list networks of", READ), Subject::Host, network::all).await
     }
 
     /// Defines or redefines from XML, always validated.
     pub(crate) async fn define_network(&self, uuid: Uuid, xml: String) -> Result<(), Error> {
         text::printable("xml", &xml)?;
-        self.on_network(call("define", CHANGE), uuid, move |connect| {
-            network::define(connect, &xml)
-        })
-        .await
+        self.on_network(call("define", CHANGE), uuid, move |connect| network::define(connect, &xml)).await
     }
 
     /// Starts a network unless it runs already.
     pub(crate) async fn start_network(&self, uuid: Uuid) -> Result<(), Error> {
-        self.on_network(call("start", CHANGE), uuid, move |connect| {
-            network::start(connect, uuid)
-        })
-        .await
+        self.on_network(call("start", CHANGE), uuid, move |connect| network::start(connect, uuid)).await
     }
 
     /// Stops and forgets a network; one that is gone already is a success.
     pub(crate) async fn remove_network(&self, uuid: Uuid) -> Result<(), Error> {
-        self.on_network(call("remove", CHANGE), uuid, move |connect| {
-            network::remove(connect, uuid)
-        })
-        .await
+        self.on_network(call("remove", CHANGE), uuid, move |connect| network::remove(connect, uuid)).await
     }
 
     /// What the host has and what runs on it.
     pub(crate) async fn host(&self) -> Result<HostInfo, Error> {
-        self.actor
-            .run(call("describe", READ), Subject::Host, host::read)
-            .await
+        self.actor.run(call("describe", READ), Subject::Host, host::read).await
     }
 
     async fn on<T: Send + 'static>(

@@ -28,10 +28,7 @@ pub(crate) struct Network {
 /// Every network; one that vanishes between two calls is left out.
 pub(super) fn all(connect: &Connect) -> Result<Vec<Network>, VirtError> {
     let handles = connect.list_all_networks(0)?;
-    handles
-        .iter()
-        .filter_map(|handle| read(handle).transpose())
-        .collect()
+    handles.iter().filter_map(|handle| read(handle).transpose()).collect()
 }
 
 fn read(handle: &Handle) -> Result<Option<Network>, VirtError> {
@@ -43,22 +40,9 @@ fn read(handle: &Handle) -> Result<Option<Network>, VirtError> {
 }
 
 fn describe(handle: &Handle) -> Result<Network, VirtError> {
-    let read::NetworkFields {
-        bridge,
-        forward,
-        subnets,
-        record,
-    } = read::network(&handle.xml_desc(0)?);
+    let read::NetworkFields { bridge, forward, subnets, record } = read::network(&handle.xml_desc(0)?);
     let (uuid, name, active) = (handle.uuid()?, handle.name()?, handle.is_active()?);
-    Ok(Network {
-        uuid,
-        name,
-        active,
-        bridge,
-        forward,
-        subnets,
-        record,
-    })
+    Ok(Network { uuid, name, active, bridge, forward, subnets, record })
 }
 
 pub(super) fn define(connect: &Connect, xml: &str) -> Result<(), VirtError> {

@@ -68,10 +68,7 @@ impl Subnet {
     /// What DHCP hands out: all after the gateway, before the broadcast address.
     fn dhcp_range(self) -> (Ipv4Addr, Ipv4Addr) {
         let (first, last) = self.bounds();
-        (
-            Ipv4Addr::from_bits(first.saturating_add(2)),
-            Ipv4Addr::from_bits(last.saturating_sub(1)),
-        )
+        (Ipv4Addr::from_bits(first.saturating_add(2)), Ipv4Addr::from_bits(last.saturating_sub(1)))
     }
 }
 
@@ -82,27 +79,16 @@ pub(crate) fn to_xml(spec: &NetworkSpec) -> Result<String, xml::Error> {
     let network = Network {
         name: &spec.name,
         uuid: spec.uuid,
-        metadata: Metadata {
-            element: Record {
-                namespace: NAMESPACE,
-                text: &spec.record,
-            },
-        },
+        metadata: Metadata { element: Record { namespace: NAMESPACE, text: &spec.record } },
         forward: match spec.kind {
             NetworkKind::Nat => Some(Forward { mode: "nat" }),
             NetworkKind::Isolated => None,
         },
-        bridge: Bridge {
-            name: &spec.bridge,
-            stp: "on",
-            delay: 0,
-        },
+        bridge: Bridge { name: &spec.bridge, stp: "on", delay: 0 },
         ip: Ip {
             address: spec.subnet.gateway(),
             prefix: spec.subnet.prefix,
-            dhcp: Dhcp {
-                range: Range { start, end },
-            },
+            dhcp: Dhcp { range: Range { start, end } },
         },
     };
     xml::write("network", &network)

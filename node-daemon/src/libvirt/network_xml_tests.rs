@@ -9,10 +9,7 @@ fn spec(kind: NetworkKind) -> NetworkSpec {
         record: r#"{"uid":"11112222","name":"default"}"#.into(),
         bridge: "hf1111222233".into(),
         kind,
-        subnet: Subnet {
-            address: Ipv4Addr::new(10, 20, 0, 0),
-            prefix: 24,
-        },
+        subnet: Subnet { address: Ipv4Addr::new(10, 20, 0, 0), prefix: 24 },
     }
 }
 
@@ -28,20 +25,11 @@ fn an_isolated_network_is_written_as_agreed() {
 
 #[test]
 fn what_is_written_is_read_back() {
-    let spec = NetworkSpec {
-        record: "<&\"'> ünïcode".into(),
-        ..spec(NetworkKind::Nat)
-    };
+    let spec = NetworkSpec { record: "<&\"'> ünïcode".into(), ..spec(NetworkKind::Nat) };
     let fields = read::network(&to_xml(&spec).unwrap());
     assert_eq!(fields.bridge.as_deref(), Some("hf1111222233"));
     assert_eq!(fields.forward.as_deref(), Some("nat"));
-    assert_eq!(
-        fields.subnets,
-        [Subnet {
-            address: Ipv4Addr::new(10, 20, 0, 1),
-            prefix: 24
-        }]
-    );
+    assert_eq!(fields.subnets, [Subnet { address: Ipv4Addr::new(10, 20, 0, 1), prefix: 24 }]);
     assert_eq!(fields.record, Some(spec.record));
 }
 
@@ -49,32 +37,17 @@ fn what_is_written_is_read_back() {
 fn refusals_name_the_field() {
     let cases = [
         (
-            NetworkSpec {
-                bridge: "sixteen-letters-".into(),
-                ..spec(NetworkKind::Nat)
-            },
+            NetworkSpec { bridge: "sixteen-letters-".into(), ..spec(NetworkKind::Nat) },
             "network.bridge has 16 bytes",
         ),
+        (NetworkSpec { name: "a/b".into(), ..spec(NetworkKind::Nat) }, "network.name must be"),
         (
-            NetworkSpec {
-                name: "a/b".into(),
-                ..spec(NetworkKind::Nat)
-            },
-            "network.name must be",
-        ),
-        (
-            NetworkSpec {
-                record: "a\u{1}".into(),
-                ..spec(NetworkKind::Nat)
-            },
+            NetworkSpec { record: "a\u{1}".into(), ..spec(NetworkKind::Nat) },
             "network.record contains the character U+0001",
         ),
         (
             NetworkSpec {
-                subnet: Subnet {
-                    address: Ipv4Addr::LOCALHOST,
-                    prefix: 30,
-                },
+                subnet: Subnet { address: Ipv4Addr::LOCALHOST, prefix: 30 },
                 ..spec(NetworkKind::Nat)
             },
             "network.subnet has prefix length 30",
@@ -88,10 +61,7 @@ fn refusals_name_the_field() {
 
 #[test]
 fn subnets_overlap_only_if_they_share_an_address() {
-    let subnet = |a, b, c, d, prefix| Subnet {
-        address: Ipv4Addr::new(a, b, c, d),
-        prefix,
-    };
+    let subnet = |a, b, c, d, prefix| Subnet { address: Ipv4Addr::new(a, b, c, d), prefix };
     assert!(subnet(10, 0, 0, 1, 8).overlaps(subnet(10, 20, 0, 0, 24)));
     assert!(!subnet(10, 20, 0, 0, 24).overlaps(subnet(10, 20, 1, 0, 24)));
     assert!(subnet(0, 0, 0, 0, 0).overlaps(subnet(255, 255, 255, 255, 32)));

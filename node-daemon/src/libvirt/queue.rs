@@ -155,10 +155,7 @@ mod tests {
         for number in 0..200 {
             let sender = sender.clone();
             let subject = Uuid::from_u128(number % 3);
-            assert!(queue.push(
-                Some(subject),
-                Box::new(move || sender.send((number % 3, number)).unwrap())
-            ));
+            assert!(queue.push(Some(subject), Box::new(move || sender.send((number % 3, number)).unwrap())));
         }
         drop(sender);
         let mut last = [None; 3];

@@ -87,10 +87,7 @@ fn subnet(element: &BytesStart<'_>) -> Option<Subnet> {
         u8::try_from(mask.to_bits().leading_ones()).ok()
     });
     // Without either, libvirt goes by the old address classes; nobody writes such networks, /24 is the safe guess.
-    Some(Subnet {
-        address,
-        prefix: prefix.filter(|&bits| bits <= 32).unwrap_or(24),
-    })
+    Some(Subnet { address, prefix: prefix.filter(|&bits| bits <= 32).unwrap_or(24) })
 }
 
 fn attribute(element: &BytesStart<'_>, name: &str) -> Option<String> {
@@ -154,13 +151,7 @@ mod tests {
         let fields = network(xml);
         assert_eq!(fields.bridge.as_deref(), Some("virbr0"));
         assert_eq!(fields.forward.as_deref(), Some("nat"));
-        assert_eq!(
-            fields.subnets,
-            [Subnet {
-                address: Ipv4Addr::new(192, 168, 122, 1),
-                prefix: 24
-            }]
-        );
+        assert_eq!(fields.subnets, [Subnet { address: Ipv4Addr::new(192, 168, 122, 1), prefix: 24 }]);
         assert_eq!(fields.record, None);
     }
 

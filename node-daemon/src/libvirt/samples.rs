@@ -15,24 +15,12 @@ pub(super) fn web() -> DomainSpec {
         arch: Arch::X86_64,
         cpu: 2,
         memory_mib: 2048,
-        firmware: Firmware::Uefi {
-            nvram: "/var/lib/holdfast/vms/3f29/nvram.fd".into(),
-        },
+        firmware: Firmware::Uefi { nvram: "/var/lib/holdfast/vms/3f29/nvram.fd".into() },
         disks: vec![overlay(), blank()],
         seed: "/var/lib/holdfast/vms/3f29/seed.img".into(),
         interfaces: vec![
-            card(
-                "lan",
-                "52:54:00:3f:29:01",
-                "hf3f291c44-0",
-                Source::Network("shop.default".into()),
-            ),
-            card(
-                "plant",
-                "52:54:00:3f:29:02",
-                "hf3f291c44-1",
-                Source::Bridge("br0".into()),
-            ),
+            card("lan", "52:54:00:3f:29:01", "hf3f291c44-0", Source::Network("shop.default".into())),
+            card("plant", "52:54:00:3f:29:02", "hf3f291c44-1", Source::Bridge("br0".into())),
         ],
         serial_log: "/var/lib/holdfast/vms/3f29/serial.log".into(),
     }
@@ -49,19 +37,9 @@ fn overlay() -> Disk {
 
 fn blank() -> Disk {
     let path = "/var/lib/holdfast/vms/3f29/data.raw".into();
-    Disk {
-        name: "data".into(),
-        path,
-        format: Format::Raw,
-        backing: None,
-    }
+    Disk { name: "data".into(), path, format: Format::Raw, backing: None }
 }
 
 fn card(name: &str, mac: &str, device: &str, source: Source) -> Interface {
-    Interface {
-        name: name.into(),
-        mac: mac.into(),
-        target_dev: device.into(),
-        source,
-    }
+    Interface { name: name.into(), mac: mac.into(), target_dev: device.into(), source }
 }

@@ -90,12 +90,8 @@ fn map(state: Raw, reason: Option<RawReason>) -> DomainState {
         Raw::Running | Raw::Blocked => DomainState::Running,
         Raw::Paused => paused(reason),
         Raw::Shutdown => DomainState::ShuttingDown,
-        Raw::Shutoff => DomainState::ShutOff {
-            reason: shut_off(reason),
-        },
-        Raw::Crashed => DomainState::Crashed {
-            reason: crashed(reason),
-        },
+        Raw::Shutoff => DomainState::ShutOff { reason: shut_off(reason) },
+        Raw::Crashed => DomainState::Crashed { reason: crashed(reason) },
         Raw::PMSuspended => DomainState::PmSuspended,
     }
 }
@@ -103,9 +99,7 @@ fn map(state: Raw, reason: Option<RawReason>) -> DomainState {
 fn paused(reason: Option<RawReason>) -> DomainState {
     use DomainPausedReason as R;
     let Some(RawReason::Paused(Enum::Known(reason))) = reason else {
-        return DomainState::Paused {
-            reason: PausedReason::Unknown,
-        };
+        return DomainState::Paused { reason: PausedReason::Unknown };
     };
     let reason = match reason {
         // The guest has powered off and QEMU waits for libvirt to end it.

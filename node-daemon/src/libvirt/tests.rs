@@ -31,28 +31,18 @@ async fn host() -> Host {
     fs::write(&node, EMPTY_HOST).unwrap();
     let (libvirt, mut events) = Libvirt::open(&format!("test://{}", node.display())).unwrap();
     assert_eq!(next(&mut events).await, Event::Reconnected);
-    Host {
-        libvirt,
-        events,
-        _folder: folder,
-    }
+    Host { libvirt, events, _folder: folder }
 }
 
 async fn next(events: &mut Events) -> Event {
-    tokio::time::timeout(Duration::from_secs(10), events.next())
-        .await
-        .unwrap()
-        .unwrap()
+    tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap().unwrap()
 }
 
 impl Host {
     /// A host with this VM defined on it.
     async fn with(spec: &DomainSpec) -> Self {
         let host = host().await;
-        host.libvirt
-            .define(spec.uuid, to_xml(spec).unwrap())
-            .await
-            .unwrap();
+        host.libvirt.define(spec.uuid, to_xml(spec).unwrap()).await.unwrap();
         host
     }
 
@@ -69,18 +59,9 @@ impl Host {
 async fn every_flavour_of_our_xml_is_accepted_with_validation() {
     let flavours = [
         web(),
-        DomainSpec {
-            accelerator: Accelerator::Tcg,
-            ..web()
-        },
-        DomainSpec {
-            firmware: Firmware::Bios,
-            ..web()
-        },
-        DomainSpec {
-            arch: Arch::Aarch64,
-            ..web()
-        },
+        DomainSpec { accelerator: Accelerator::Tcg, ..web() },
+        DomainSpec { firmware: Firmware::Bios, ..web() },
+        DomainSpec { arch: Arch::Aarch64, ..web() },
     ];
     for spec in flavours {
         Host::with(&spec).await;
@@ -94,9 +75,7 @@ async fn a_defined_domain_reads_back_as_it_was_meant() {
     let expected = Domain {
         uuid: spec.uuid,
         name: spec.name.clone(),
-        state: DomainState::ShutOff {
-            reason: ShutOffReason::Unknown,
-        },
+        state: DomainState::ShutOff { reason: ShutOffReason::Unknown },
         record: Some(spec.record.clone()),
         cpu: 2,
         memory_mib: 2048,
@@ -112,20 +91,10 @@ async fn each_way_to_end_leaves_its_reason() {
     host.libvirt.start(uuid, StartPaused::No).await.unwrap();
     assert_eq!(host.state(&spec).await, DomainState::Running);
     host.libvirt.shutdown(uuid).await.unwrap();
-    assert_eq!(
-        host.state(&spec).await,
-        DomainState::ShutOff {
-            reason: ShutOffReason::Shutdown
-        }
-    );
+    assert_eq!(host.state(&spec).await, DomainState::ShutOff { reason: ShutOffReason::Shutdown });
     host.libvirt.start(uuid, StartPaused::No).await.unwrap();
     host.libvirt.destroy(uuid).await.unwrap();
-    assert_eq!(
-        host.state(&spec).await,
-        DomainState::ShutOff {
-            reason: ShutOffReason::Destroyed
-        }
-    );
+    assert_eq!(host.state(&spec).await, DomainState::ShutOff { reason: ShutOffReason::Destroyed });
 }
 
 #[tokio::test]
@@ -133,21 +102,11 @@ async fn a_guest_started_paused_waits_for_resume() {
     let spec = web();
     let (host, uuid) = (Host::with(&spec).await, spec.uuid);
     host.libvirt.start(uuid, StartPaused::Yes).await.unwrap();
-    assert_eq!(
-        host.state(&spec).await,
-        DomainState::Paused {
-            reason: PausedReason::User
-        }
-    );
+    assert_eq!(host.state(&spec).await, DomainState::Paused { reason: PausedReason::User });
     host.libvirt.resume(uuid).await.unwrap();
     assert_eq!(host.state(&spec).await, DomainState::Running);
     host.libvirt.suspend(uuid).await.unwrap();
-    assert_eq!(
-        host.state(&spec).await,
-        DomainState::Paused {
-            reason: PausedReason::User
-        }
-    );
+    assert_eq!(host.state(&spec).await, DomainState::Paused { reason: PausedReason::User });
 }
 
 #[tokio::test]
@@ -165,14 +124,8 @@ async fn an_undefined_domain_is_gone() {
 async fn a_record_is_replaced_whether_the_guest_runs_or_not() {
     let spec = web();
     let (host, uuid) = (Host::with(&spec).await, spec.uuid);
-    host.libvirt
-        .set_record(uuid, r#"{"x":"<&>\"' ü"}"#)
-        .await
-        .unwrap();
-    assert_eq!(
-        host.domain(&spec).await.record.as_deref(),
-        Some(r#"{"x":"<&>\"' ü"}"#)
-    );
+    host.libvirt.set_record(uuid, r#"{"x":"<&>\"' ü"}"#).await.unwrap();
+    assert_eq!(host.domain(&spec).await.record.as_deref(), Some(r#"{"x":"<&>\"' ü"}"#));
     host.libvirt.start(uuid, StartPaused::No).await.unwrap();
     host.libvirt.set_record(uuid, "running").await.unwrap();
     assert_eq!(host.domain(&spec).await.record.as_deref(), Some("running"));
@@ -182,21 +135,11 @@ async fn a_record_is_replaced_whether_the_guest_runs_or_not() {
 
 #[tokio::test]
 async fn a_record_of_100_kib_survives_and_one_beyond_the_limit_is_refused() {
-    let spec = DomainSpec {
-        record: "é<&\"".repeat(20 * 1024),
-        ..web()
-    };
+    let spec = DomainSpec { record: "é<&\"".repeat(20 * 1024), ..web() };
     let host = Host::with(&spec).await;
     assert_eq!(host.domain(&spec).await.record.as_ref(), Some(&spec.record));
-    let error = host
-        .libvirt
-        .set_record(spec.uuid, &"x".repeat(text::RECORD_LIMIT + 1))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "record has 262145 bytes; at most 262144 are allowed"
-    );
+    let error = host.libvirt.set_record(spec.uuid, &"x".repeat(text::RECORD_LIMIT + 1)).await.unwrap_err();
+    assert_eq!(error.to_string(), "record has 262145 bytes; at most 262144 are allowed");
     assert_eq!(error.retry(), Retry::OnChange);
 }
 
@@ -205,11 +148,7 @@ async fn a_running_guest_keeps_its_record_until_the_next_start() {
     let spec = web();
     let (host, uuid) = (Host::with(&spec).await, spec.uuid);
     host.libvirt.start(uuid, StartPaused::No).await.unwrap();
-    let next = DomainSpec {
-        record: "next".into(),
-        cpu: 4,
-        ..web()
-    };
+    let next = DomainSpec { record: "next".into(), cpu: 4, ..web() };
     host.libvirt.define(uuid, to_xml(&next).unwrap()).await.unwrap();
     let running = host.domain(&spec).await;
     assert_eq!((running.record.as_ref(), running.cpu), (Some(&spec.record), 2));
@@ -221,10 +160,7 @@ async fn a_running_guest_keeps_its_record_until_the_next_start() {
 #[tokio::test]
 async fn a_domain_without_our_element_is_foreign() {
     let host = host().await;
-    host.libvirt
-        .define(Uuid::from_u128(1), FOREIGN.into())
-        .await
-        .unwrap();
+    host.libvirt.define(Uuid::from_u128(1), FOREIGN.into()).await.unwrap();
     let domains = host.libvirt.domains().await.unwrap();
     assert_eq!(domains.len(), 1);
     assert_eq!((domains[0].name.as_str(), &domains[0].record), ("foreign", &None));
@@ -243,15 +179,9 @@ async fn xml_with_an_unknown_element_is_refused_until_it_changes() {
 async fn a_nul_never_reaches_libvirt() {
     let host = host().await;
     for error in [
-        host.libvirt
-            .define(Uuid::nil(), "<domain>\0".into())
-            .await
-            .unwrap_err(),
+        host.libvirt.define(Uuid::nil(), "<domain>\0".into()).await.unwrap_err(),
         host.libvirt.set_record(Uuid::nil(), "\0").await.unwrap_err(),
-        host.libvirt
-            .define_network(Uuid::nil(), "\0".into())
-            .await
-            .unwrap_err(),
+        host.libvirt.define_network(Uuid::nil(), "\0".into()).await.unwrap_err(),
         Libvirt::open("test:///\0").err().unwrap(),
     ] {
         assert!(matches!(error, Error::Invalid(_)), "{error}");
@@ -276,49 +206,29 @@ async fn the_life_of_a_domain_is_told() {
     host.libvirt.undefine(spec.uuid).await.unwrap();
     let mut told = Vec::new();
     while told.last() != Some(&Lifecycle::Undefined) {
-        let Event::Lifecycle { uuid, change } = next(&mut host.events).await else {
-            panic!("another event")
-        };
+        let Event::Lifecycle { uuid, change } = next(&mut host.events).await else { panic!("another event") };
         assert_eq!(uuid, spec.uuid);
         told.push(change);
     }
-    assert_eq!(
-        told,
-        [
-            Lifecycle::Defined,
-            Lifecycle::Started,
-            Lifecycle::Stopped,
-            Lifecycle::Undefined
-        ]
-    );
+    assert_eq!(told, [Lifecycle::Defined, Lifecycle::Started, Lifecycle::Stopped, Lifecycle::Undefined]);
 }
 
 #[tokio::test]
 async fn the_stream_ends_with_the_last_handle() {
-    let Host {
-        libvirt, mut events, ..
-    } = host().await;
+    let Host { libvirt, mut events, .. } = host().await;
     let clone = libvirt.clone();
     drop(libvirt);
     clone.host().await.unwrap();
     drop(clone);
     assert_eq!(next(&mut events).await, Event::Disconnected);
-    assert_eq!(
-        tokio::time::timeout(Duration::from_secs(10), events.next())
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn without_libvirt_a_call_fails_soon_and_says_where() {
     let (libvirt, _events) = Libvirt::open("test:///nowhere/node.xml").unwrap();
     let error = libvirt.domains().await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "libvirt is not reachable at test:///nowhere/node.xml"
-    );
+    assert_eq!(error.to_string(), "libvirt is not reachable at test:///nowhere/node.xml");
     assert_eq!(error.retry(), Retry::Soon);
 }
 
@@ -336,10 +246,7 @@ async fn a_call_whose_caller_has_gone_is_not_made() {
 #[tokio::test]
 async fn the_host_is_described() {
     let host = host().await.libvirt.host().await.unwrap();
-    assert_eq!(
-        (host.cpus, host.memory, host.arch.as_str()),
-        (8, 16 << 30, "x86_64")
-    );
+    assert_eq!((host.cpus, host.memory, host.arch.as_str()), (8, 16 << 30, "x86_64"));
     assert_eq!(host.libvirt_version.split('.').count(), 3);
 }
 
@@ -353,46 +260,24 @@ async fn a_network_lives_and_goes() {
     let networks = host.libvirt.networks().await.unwrap();
     let found = networks.iter().find(|network| network.uuid == spec.uuid).unwrap();
     assert!(found.active);
-    assert_eq!(
-        (found.name.as_str(), found.bridge.as_deref()),
-        ("shop.default", Some("hf1111222233"))
-    );
+    assert_eq!((found.name.as_str(), found.bridge.as_deref()), ("shop.default", Some("hf1111222233")));
     assert_eq!(found.record.as_deref(), Some("{}"));
     host.libvirt.remove_network(spec.uuid).await.unwrap();
     host.libvirt.remove_network(spec.uuid).await.unwrap();
-    assert!(
-        !host
-            .libvirt
-            .networks()
-            .await
-            .unwrap()
-            .iter()
-            .any(|network| network.uuid == spec.uuid)
-    );
+    assert!(!host.libvirt.networks().await.unwrap().iter().any(|network| network.uuid == spec.uuid));
 }
 
 #[tokio::test]
 async fn a_running_guest_on_our_network_has_a_lease_and_one_that_is_off_has_none() {
     let (host, spec) = (host().await, network());
-    host.libvirt
-        .define_network(spec.uuid, network_xml::to_xml(&spec).unwrap())
-        .await
-        .unwrap();
+    host.libvirt.define_network(spec.uuid, network_xml::to_xml(&spec).unwrap()).await.unwrap();
     host.libvirt.start_network(spec.uuid).await.unwrap();
-    let vm = DomainSpec {
-        interfaces: web().interfaces[..1].to_vec(),
-        ..web()
-    };
+    let vm = DomainSpec { interfaces: web().interfaces[..1].to_vec(), ..web() };
     host.libvirt.define(vm.uuid, to_xml(&vm).unwrap()).await.unwrap();
     assert_eq!(host.libvirt.leases(vm.uuid).await.unwrap(), []);
     host.libvirt.start(vm.uuid, StartPaused::No).await.unwrap();
     let leases = host.libvirt.leases(vm.uuid).await.unwrap();
-    assert!(
-        leases
-            .iter()
-            .any(|lease| lease.mac == vm.interfaces[0].mac),
-        "{leases:?}"
-    );
+    assert!(leases.iter().any(|lease| lease.mac == vm.interfaces[0].mac), "{leases:?}");
 }
 
 fn network() -> NetworkSpec {
@@ -402,10 +287,7 @@ fn network() -> NetworkSpec {
         record: "{}".into(),
         bridge: "hf1111222233".into(),
         kind: NetworkKind::Nat,
-        subnet: Subnet {
-            address: "10.20.0.0".parse().unwrap(),
-            prefix: 24,
-        },
+        subnet: Subnet { address: "10.20.0.0".parse().unwrap(), prefix: 24 },
     }
 }
 
@@ -415,11 +297,8 @@ async fn many_guests_at_once_keep_their_order() {
     let lives = (0..40_u128).map(|number| {
         let libvirt = host.libvirt.clone();
         tokio::spawn(async move {
-            let mut spec = DomainSpec {
-                uuid: Uuid::from_u128(number + 1),
-                name: format!("vm-{number}"),
-                ..web()
-            };
+            let mut spec =
+                DomainSpec { uuid: Uuid::from_u128(number + 1), name: format!("vm-{number}"), ..web() };
             spec.interfaces.clear();
             libvirt.define(spec.uuid, to_xml(&spec).unwrap()).await?;
             for _ in 0..5 {

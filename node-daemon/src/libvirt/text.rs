@@ -25,24 +25,16 @@ pub(crate) struct Invalid {
 
 impl Invalid {
     pub(super) fn new(field: &str, problem: impl Into<String>) -> Self {
-        Self {
-            field: field.to_owned(),
-            problem: problem.into(),
-        }
+        Self { field: field.to_owned(), problem: problem.into() }
     }
 }
 
 /// XML 1.0 (2.2 Characters) without tab, CR and LF, which attribute values would silently turn into blanks.
 pub(super) fn printable(field: &str, value: &str) -> Result<(), Invalid> {
-    let bad = value
-        .chars()
-        .find(|&c| c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}'));
+    let bad = value.chars().find(|&c| c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}'));
     bad.map_or(Ok(()), |c| {
         let code = u32::from(c);
-        Err(Invalid::new(
-            field,
-            format!("contains the character U+{code:04X}; remove control characters"),
-        ))
+        Err(Invalid::new(field, format!("contains the character U+{code:04X}; remove control characters")))
     })
 }
 
@@ -80,10 +72,7 @@ pub(super) fn serial(field: &str, value: &str) -> Result<(), Invalid> {
 pub(super) fn label(field: &str, value: &str) -> Result<(), Invalid> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if value.is_empty() || !value.chars().all(legal) {
-        return Err(Invalid::new(
-            field,
-            "must be letters, digits, dashes or underscores",
-        ));
+        return Err(Invalid::new(field, "must be letters, digits, dashes or underscores"));
     }
     at_most(field, value, NAME_LIMIT)
 }
@@ -95,17 +84,12 @@ pub(super) fn mac(field: &str, value: &str) -> Result<(), Invalid> {
     if octets.len() == 6 && octets.iter().all(Option::is_some) && unicast {
         return Ok(());
     }
-    Err(Invalid::new(
-        field,
-        "must be a unicast MAC address such as 52:54:00:12:34:56",
-    ))
+    Err(Invalid::new(field, "must be a unicast MAC address such as 52:54:00:12:34:56"))
 }
 
 /// The path as text: absolute, UTF-8, printable.
 pub(super) fn path<'a>(field: &str, value: &'a Path) -> Result<&'a str, Invalid> {
-    let text = value
-        .to_str()
-        .ok_or_else(|| Invalid::new(field, "must be UTF-8"))?;
+    let text = value.to_str().ok_or_else(|| Invalid::new(field, "must be UTF-8"))?;
     if !value.is_absolute() {
         return Err(Invalid::new(field, "must be an absolute path"));
     }
@@ -115,10 +99,7 @@ pub(super) fn path<'a>(field: &str, value: &'a Path) -> Result<&'a str, Invalid>
 
 fn at_most(field: &str, value: &str, limit: usize) -> Result<(), Invalid> {
     if value.len() > limit {
-        return Err(Invalid::new(
-            field,
-            format!("has {} bytes; at most {limit} are allowed", value.len()),
-        ));
+        return Err(Invalid::new(field, format!("has {} bytes; at most {limit} are allowed", value.len())));
     }
     Ok(())
 }

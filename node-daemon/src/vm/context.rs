@@ -66,7 +66,8 @@ impl Context {
         let cache = Cache::open(&config.state_dir.join("images"), rules(&config.image_sources));
         let cache = Arc::new(cache.map_err(|source| Error::Cache { source })?);
         let disks = Arc::new(Disks::open().map_err(|source| Error::Disks { source })?);
-        let (libvirt, events) = Libvirt::open(&config.libvirt_uri).map_err(|source| Error::Libvirt { source })?;
+        let (libvirt, events) =
+            Libvirt::open(&config.libvirt_uri).map_err(|source| Error::Libvirt { source })?;
         let context = Self {
             state_dir: config.state_dir.clone(),
             networks: Networks::new(libvirt.clone(), config.network_pool.net()),
@@ -95,7 +96,9 @@ impl Context {
     /// What the other virtual machines here leave, halted ones and orphans counted, so that a start does not fail for
     /// lack of room. Without an answer of libvirt the start itself will say what is wrong.
     pub(crate) async fn room(&self, uid: Uuid) -> Room {
-        let Ok(domains) = self.libvirt.domains().await else { return Room { memory_mib: u64::MAX, cpu: u64::MAX } };
+        let Ok(domains) = self.libvirt.domains().await else {
+            return Room { memory_mib: u64::MAX, cpu: u64::MAX };
+        };
         let others = || domains.iter().filter(|domain| domain.uuid != uid && domain.record.is_some());
         let memory: u64 = others().map(|domain| domain.memory_mib).sum();
         let cpu: u64 = others().map(|domain| u64::from(domain.cpu)).sum();
@@ -107,7 +110,9 @@ impl Context {
     fn overcommit(&self) -> i32 {
         let own = self.objects.own();
         let own = own.borrow();
-        own.as_ref().map_or_else(|| HypervisorNodeSpec::default().cpu_overcommit, |node| node.spec.cpu_overcommit).max(1)
+        own.as_ref()
+            .map_or_else(|| HypervisorNodeSpec::default().cpu_overcommit, |node| node.spec.cpu_overcommit)
+            .max(1)
     }
 }
 

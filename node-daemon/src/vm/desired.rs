@@ -85,14 +85,16 @@ impl TryFrom<&VirtualMachine> for Desired {
 
     fn try_from(vm: &VirtualMachine) -> Result<Self, Refused> {
         let pinned = vm.status.iter().flat_map(|status| &status.disks);
-        let pinned = pinned.filter_map(|disk| Some((disk.name.clone(), disk.image_digest.parse().ok()?))).collect();
+        let pinned =
+            pinned.filter_map(|disk| Some((disk.name.clone(), disk.image_digest.parse().ok()?))).collect();
         Self::new(identity(vm)?, vm.metadata.generation.unwrap_or(0), &vm.spec, &pinned)
     }
 }
 
 /// The identity of an object; only an object without a UID has none.
 pub(crate) fn identity(vm: &VirtualMachine) -> Result<Identity, Refused> {
-    let uid = vm.uid().and_then(|uid| uid.parse().ok()).ok_or_else(|| refused("metadata.uid is not a UUID"))?;
+    let uid =
+        vm.uid().and_then(|uid| uid.parse().ok()).ok_or_else(|| refused("metadata.uid is not a UUID"))?;
     Ok(Identity { uid, namespace: vm.namespace().unwrap_or_default(), name: vm.name_any() })
 }
 
@@ -129,24 +131,36 @@ impl Desired {
     ) -> Result<Self, Refused> {
         let memory = spec.memory.bytes().map_err(|error| refused(format!("spec.memory: {error}")))?;
         check(spec, memory)?;
-        let disks = spec.disks.iter().enumerate().map(|(n, disk)| Disk::new(n, disk, pinned)).collect::<Result<_, _>>()?;
+        let disks = spec
+            .disks
+            .iter()
+            .enumerate()
+            .map(|(n, disk)| Disk::new(n, disk, pinned))
+            .collect::<Result<_, _>>()?;
         let interfaces = spec.interfaces.iter().enumerate();
-        let interfaces = interfaces.map(|(n, one)| Interface::new(n, one, identity.uid)).collect::<Result<_, _>>()?;
+        let interfaces =
+            interfaces.map(|(n, one)| Interface::new(n, one, identity.uid)).collect::<Result<_, _>>()?;
         Ok(Self { identity, generation, spec: spec.clone(), memory_mib: memory >> 20, disks, interfaces })
     }
 
     /// Refuses what may not change under a virtual machine that exists, whatever admission let pass.
     pub(crate) fn follows(&self, old: &VirtualMachineSpec) -> Result<(), Refused> {
         if self.spec.firmware != old.firmware {
-            return Err(refused("spec.firmware cannot change: delete the virtual machine and create it again"));
+            return Err(refused(
+                "spec.firmware cannot change: delete the virtual machine and create it again",
+            ));
         }
         for (n, (new, disk)) in self.spec.disks.iter().zip(&self.disks).enumerate() {
             let Some(old) = old.disks.iter().find(|old| old.name == new.name) else { continue };
             if new.image != old.image || new.blank != old.blank {
-                return Err(refused(format!("spec.disks[{n}]: the source of a disk cannot change: add a disk with another name")));
+                return Err(refused(format!(
+                    "spec.disks[{n}]: the source of a disk cannot change: add a disk with another name"
+                )));
             }
             if old.size.bytes().is_ok_and(|bytes| disk.bytes < bytes) {
-                return Err(refused(format!("spec.disks[{n}].size cannot shrink: keep its size, or add a smaller disk with another name")));
+                return Err(refused(format!(
+                    "spec.disks[{n}].size cannot shrink: keep its size, or add a smaller disk with another name"
+                )));
             }
         }
         Ok(())
@@ -285,8 +299,14 @@ fn check_cloud_init(cloud_init: &api::CloudInit) -> Result<(), Refused> {
         reseed,
     } = cloud_init;
     let is_host = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    if hostname.len() > 63 || !hostname.chars().all(is_host) || hostname.starts_with('-') || hostname.ends_with('-') {
-        return Err(refused("spec.cloudInit.hostname must be letters, digits and '-', at most 63 characters"));
+    if hostname.len() > 63
+        || !hostname.chars().all(is_host)
+        || hostname.starts_with('-')
+        || hostname.ends_with('-')
+    {
+        return Err(refused(
+            "spec.cloudInit.hostname must be letters, digits and '-', at most 63 characters",
+        ));
     }
     if ssh_keys.len() > 32 {
         return Err(refused("spec.cloudInit.sshKeys must name at most 32 keys"));
@@ -305,7 +325,9 @@ fn check_data(
     secret: Option<&holdfast_api::reference::SecretKeyRef>,
 ) -> Result<(), Refused> {
     if text.len() > MAX_TEXT {
-        return Err(refused(format!("spec.cloudInit.{field} must be at most 32 KiB: put it into a Secret instead")));
+        return Err(refused(format!(
+            "spec.cloudInit.{field} must be at most 32 KiB: put it into a Secret instead"
+        )));
     }
     if text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) {
         return Err(refused(format!("spec.cloudInit.{field} must be text without control characters")));
@@ -325,8 +347,15 @@ fn check_data(
 /// Names of disks and interfaces become serials, file names and XML attributes.
 fn check_name(field: &str, name: &str) -> Result<(), Refused> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.is_empty() || name.len() > 20 || !name.chars().all(inner) || name.starts_with('-') || name.ends_with('-') {
-        return Err(refused(format!("{field} must be lower-case letters, digits and '-', at most 20 characters")));
+    if name.is_empty()
+        || name.len() > 20
+        || !name.chars().all(inner)
+        || name.starts_with('-')
+        || name.ends_with('-')
+    {
+        return Err(refused(format!(
+            "{field} must be lower-case letters, digits and '-', at most 20 characters"
+        )));
     }
     Ok(())
 }
@@ -335,14 +364,18 @@ fn check_name(field: &str, name: &str) -> Result<(), Refused> {
 fn check_reference(field: &str, name: &str) -> Result<(), Refused> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     if name.is_empty() || name.len() > 253 || !name.chars().all(inner) || name.starts_with(['-', '.']) {
-        return Err(refused(format!("{field} must be the name of an object: lower-case letters, digits, '-' and '.'")));
+        return Err(refused(format!(
+            "{field} must be the name of an object: lower-case letters, digits, '-' and '.'"
+        )));
     }
     Ok(())
 }
 
 fn check_line(field: &str, text: &str) -> Result<(), Refused> {
     if text.len() > 256 || text.chars().any(char::is_control) {
-        return Err(refused(format!("{field} must be at most 64 characters and contain no control characters")));
+        return Err(refused(format!(
+            "{field} must be at most 64 characters and contain no control characters"
+        )));
     }
     Ok(())
 }

@@ -95,6 +95,8 @@ pub(crate) fn uids(state: &Path) -> io::Result<Vec<Uuid>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
-    let uid = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name().to_str()?.parse().ok()).transpose();
+    let uid = |entry: io::Result<fs::DirEntry>| {
+        entry.map(|entry| entry.file_name().to_str()?.parse().ok()).transpose()
+    };
     entries.filter_map(uid).collect()
 }

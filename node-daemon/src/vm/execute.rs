@@ -35,7 +35,12 @@ pub(crate) struct Execution<'a> {
 
 impl<'a> Execution<'a> {
     /// Nothing done yet.
-    pub(crate) fn new(context: &'a Context, uid: Uuid, desired: Option<&'a Desired>, material: &'a Material) -> Self {
+    pub(crate) fn new(
+        context: &'a Context,
+        uid: Uuid,
+        desired: Option<&'a Desired>,
+        material: &'a Material,
+    ) -> Self {
         Self { context, uid, desired, material, sources: BTreeMap::new() }
     }
 
@@ -44,7 +49,8 @@ impl<'a> Execution<'a> {
         for step in steps {
             let begun = std::time::Instant::now();
             let result = self.step(step.clone()).await;
-            tracing::debug!(vm = %self.uid, step = step.name(), took = ?begun.elapsed(), ok = result.is_ok(), "step");
+            let took_us = begun.elapsed().as_micros();
+            tracing::debug!(vm = %self.uid, step = step.name(), took_us, ok = result.is_ok(), "step");
             result.map_err(|obstacle| (step.name(), obstacle))?;
         }
         Ok(())
@@ -56,7 +62,9 @@ impl<'a> Execution<'a> {
         match step {
             Step::FetchImage { disk } => self.fetch(&disk),
             Step::MakeFolder => blocking(move || dir.make().map_err(|error| folder_obstacle(&error))).await,
-            Step::CreateOverlay { disk, image, bytes } => self.create_overlay(&dir, &disk, image, bytes).await,
+            Step::CreateOverlay { disk, image, bytes } => {
+                self.create_overlay(&dir, &disk, image, bytes).await
+            }
             Step::CreateBlank { disk, bytes } => {
                 let path = dir.disk(&disk, DiskKind::Blank);
                 self.disks(move |disks| disks.create_blank(&path, bytes)).await
@@ -83,7 +91,9 @@ impl<'a> Execution<'a> {
             Step::Suspend => done(libvirt.suspend(uid).await),
             Step::Resume => done(libvirt.resume(uid).await),
             Step::Undefine => done(libvirt.undefine(uid).await),
-            Step::RemoveFiles => blocking(move || dir.remove().map_err(|error| folder_obstacle(&error))).await,
+            Step::RemoveFiles => {
+                blocking(move || dir.remove().map_err(|error| folder_obstacle(&error))).await
+            }
         }
     }
 
@@ -99,9 +109,19 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
-    async fn create_overlay(&self, dir: &VmDir, disk: &str, image: Digest, bytes: u64) -> Result<(), Obstacle> {
+    async fn create_overlay(
+        &self,
+        dir: &VmDir,
+        disk: &str,
+        image: Digest,
+        bytes: u64,
+    ) -> Result<(), Obstacle> {
         let Some(base) = self.context.fetches.cache().lookup(&image) else {
-            return Err(Obstacle { reason: "ImageGone", message: format!("image {image} left the node's cache; it is fetched again"), retry: Retry::Soon });
+            return Err(Obstacle {
+                reason: "ImageGone",
+                message: format!("image {image} left the node's cache; it is fetched again"),
+                retry: Retry::Soon,
+            });
         };
         let path = dir.disk(disk, DiskKind::Overlay);
         self.disks(move |disks| disks.create_overlay(&path, &base, bytes)).await
@@ -118,22 +138,27 @@ impl<'a> Execution<'a> {
 
     async fn write_seed(&self, dir: &VmDir, record: &Record) -> Result<(), Obstacle> {
         let path = dir.seed();
-        let seed = inputs::seed(record, self.desired.map(Desired::interfaces).unwrap_or_default(), self.material);
-        blocking(move || seed.write(&path).map_err(|error| obstacle(error.reason(), &error, error.retry()))).await
+        let seed =
+            inputs::seed(record, self.desired.map(Desired::interfaces).unwrap_or_default(), self.material);
+        blocking(move || seed.write(&path).map_err(|error| obstacle(error.reason(), &error, error.retry())))
+            .await
     }
 
     async fn define(&self, dir: &VmDir, record: &Record) -> Result<(), Obstacle> {
         let desired = Desired::applied(self.uid, record)
             .map_err(|refused| obstacle("InvalidSpec", &refused, Retry::OnChange))?;
         let spec = self.domain_spec(&desired, dir, record)?;
-        let xml = domain_xml::to_xml(&spec).map_err(|error| obstacle("InvalidSpec", &error, Retry::OnChange))?;
+        let xml =
+            domain_xml::to_xml(&spec).map_err(|error| obstacle("InvalidSpec", &error, Retry::OnChange))?;
         done(self.context.libvirt.define(self.uid, xml).await)
     }
 
     fn domain_spec(&self, desired: &Desired, dir: &VmDir, record: &Record) -> Result<DomainSpec, Obstacle> {
         let identity = desired.identity();
-        let disks = desired.disks().iter().map(|disk| self.disk(dir, disk, record)).collect::<Result<_, _>>()?;
-        let interfaces = desired.interfaces().iter().map(|one| self.interface(one)).collect::<Result<_, _>>()?;
+        let disks =
+            desired.disks().iter().map(|disk| self.disk(dir, disk, record)).collect::<Result<_, _>>()?;
+        let interfaces =
+            desired.interfaces().iter().map(|one| self.interface(one)).collect::<Result<_, _>>()?;
         Ok(DomainSpec {
             uuid: self.uid,
             name: format!("hf-{}", self.uid),
@@ -144,7 +169,9 @@ impl<'a> Execution<'a> {
             cpu: desired.cpu(),
             memory_mib: desired.memory_mib(),
             firmware: match desired.firmware() {
-                holdfast_api::virtual_machine::Firmware::Uefi => domain_xml::Firmware::Uefi { nvram: dir.nvram() },
+                holdfast_api::virtual_machine::Firmware::Uefi => {
+                    domain_xml::Firmware::Uefi { nvram: dir.nvram() }
+                }
                 holdfast_api::virtual_machine::Firmware::Bios => domain_xml::Firmware::Bios,
             },
             disks,
@@ -158,7 +185,10 @@ impl<'a> Execution<'a> {
         let (path, format, backing) = match (&disk.source, record.images.get(&disk.name)) {
             (desired::Source::Image { .. }, Some(image)) => {
                 let Some(base) = self.context.fetches.cache().lookup(&image.digest) else {
-                    return Err(Obstacle::later("ImageGone", format!("image {} left the node's cache", image.digest)));
+                    return Err(Obstacle::later(
+                        "ImageGone",
+                        format!("image {} left the node's cache", image.digest),
+                    ));
                 };
                 let backing = Some((base.path, xml_format(image.format)));
                 (dir.disk(&disk.name, DiskKind::Overlay), domain_xml::Format::Qcow2, backing)
@@ -170,7 +200,10 @@ impl<'a> Execution<'a> {
 
     fn interface(&self, interface: &desired::Interface) -> Result<domain_xml::Interface, Obstacle> {
         let Some(source) = self.sources.get(&interface.name) else {
-            return Err(Obstacle::later("NetworkUnknown", format!("interface {} has no network yet", interface.name)));
+            return Err(Obstacle::later(
+                "NetworkUnknown",
+                format!("interface {} has no network yet", interface.name),
+            ));
         };
         Ok(domain_xml::Interface {
             name: interface.name.clone(),
@@ -222,7 +255,9 @@ fn folder_obstacle(error: &std::io::Error) -> Obstacle {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "DiskFull",
         _ => "StorageFailed",
     };
-    let message = format!("could not work on the folder of the virtual machine: {error}; the node tries again by itself");
+    let message = format!(
+        "could not work on the folder of the virtual machine: {error}; the node tries again by itself"
+    );
     Obstacle::later(reason, message)
 }
 

@@ -99,9 +99,11 @@ impl Fetches {
 
     async fn run(&self, wanted: Wanted, progress: watch::Sender<Progress>) {
         let Wanted { source, digest, format } = &wanted;
+        let begun = Instant::now();
         match self.0.cache.fetch(source, digest, *format, &progress).await {
             Ok(image) => {
-                tracing::info!(digest = %digest, bytes = image.bytes, "image verified");
+                let took_us = begun.elapsed().as_micros();
+                tracing::info!(digest = %digest, bytes = image.bytes, took_us, "image verified");
                 self.lock().remove(digest);
             }
             Err(error) => {
@@ -125,7 +127,9 @@ impl Task {
     fn holds(&self, wanted: &Wanted) -> bool {
         match &self.state {
             State::Running(_) => true,
-            State::Failed { again, .. } => self.wanted == *wanted && again.is_none_or(|again| Instant::now() < again),
+            State::Failed { again, .. } => {
+                self.wanted == *wanted && again.is_none_or(|again| Instant::now() < again)
+            }
         }
     }
 }

@@ -77,9 +77,12 @@ fn decide(
     domain: &Domain,
     discard: bool,
 ) -> (Option<Goal>, Option<Obstacle>) {
-    let remembered = || domain.record().and_then(|record| Desired::from_record(uid, record).ok()).map(Goal::of);
+    let remembered =
+        || domain.record().and_then(|record| Desired::from_record(uid, record).ok()).map(Goal::of);
     match object {
-        Some(vm) if vm.metadata.deletion_timestamp.is_some() => (Some(Goal::Delete(removal(uid, Some(vm), domain))), None),
+        Some(vm) if vm.metadata.deletion_timestamp.is_some() => {
+            (Some(Goal::Delete(removal(uid, Some(vm), domain))), None)
+        }
         Some(vm) => match judge_spec(vm, domain) {
             Ok(desired) => (Some(Goal::of(desired)), None),
             Err(refused) => (remembered(), Some(Obstacle::stalled("InvalidSpec", refused.to_string()))),

@@ -57,10 +57,16 @@ pub(crate) async fn look(context: &Context) -> Result<Held, libvirt::Error> {
 
 /// What the node reports of it.
 pub(crate) fn holdings(context: &Context, held: &Held, versions: Option<HypervisorVersions>) -> Holdings {
-    let orphans: Vec<_> = held.domains.iter().filter(|(uid, record)| is_orphan(context, **uid, record)).collect();
+    let orphans: Vec<_> =
+        held.domains.iter().filter(|(uid, record)| is_orphan(context, **uid, record)).collect();
     let is_orphan = |uid: &Uuid| orphans.iter().any(|(orphan, _)| *orphan == uid);
     Holdings {
-        virtual_machines: held.uids().into_iter().filter(|uid| !is_orphan(uid)).map(|uid| uid.to_string()).collect(),
+        virtual_machines: held
+            .uids()
+            .into_iter()
+            .filter(|uid| !is_orphan(uid))
+            .map(|uid| uid.to_string())
+            .collect(),
         orphans: orphans.iter().map(|(uid, record)| orphan(**uid, record)).collect(),
         images: images(context),
         hypervisor: versions,
@@ -81,7 +87,8 @@ fn is_orphan(context: &Context, uid: Uuid, record: &Record) -> bool {
 
 fn orphan(uid: Uuid, record: &Record) -> Orphan {
     let spec = record.applied.as_ref().map_or(&record.spec, |applied| &applied.spec);
-    let storage = record.spec.disks.iter().filter_map(|disk| disk.size.bytes().ok()).fold(0, u64::saturating_add);
+    let storage =
+        record.spec.disks.iter().filter_map(|disk| disk.size.bytes().ok()).fold(0, u64::saturating_add);
     Orphan {
         uid: uid.to_string(),
         name: format!("{}/{}", record.namespace, record.name),
@@ -94,7 +101,8 @@ fn orphan(uid: Uuid, record: &Record) -> Orphan {
 /// In the order of their digests. Progress of a download is rounded, so that it does not move the status all the time.
 fn images(context: &Context) -> Vec<CachedImage> {
     let held = context.fetches.cache().list().unwrap_or_default();
-    let mut images: BTreeMap<Digest, CachedImage> = held.iter().map(|image| (image.digest, complete(image))).collect();
+    let mut images: BTreeMap<Digest, CachedImage> =
+        held.iter().map(|image| (image.digest, complete(image))).collect();
     for (digest, progress) in context.fetches.running() {
         images.entry(digest).or_insert_with(|| under_way(digest, progress));
     }

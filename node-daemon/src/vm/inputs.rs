@@ -45,7 +45,8 @@ async fn try_gather(
     }
     if let Some(reference) = &cloud_init.network_data_secret {
         let (secret, bytes) = read(objects, namespace, reference, "networkDataSecret").await?;
-        (secrets.network_secret_uid, secrets.network_secret_resource_version) = (secret.uid, secret.resource_version);
+        (secrets.network_secret_uid, secrets.network_secret_resource_version) =
+            (secret.uid, secret.resource_version);
         material.network_data = Some(bytes);
     }
     Ok((ssh_keys, secrets, material))
@@ -62,11 +63,15 @@ fn ssh_key(objects: &Objects, namespace: &str, name: &str) -> Result<String, Obs
         Lookup::Found(key) => one_line(name, &key.spec.public_key),
         Lookup::Missing => Err(Obstacle::later(
             "SSHKeyNotFound",
-            format!("there is no SSHKey {name} in namespace {namespace}: create it, the node then continues by itself"),
+            format!(
+                "there is no SSHKey {name} in namespace {namespace}: create it, the node then continues by itself"
+            ),
         )),
         Lookup::Unknown => Err(Obstacle::soon(
             "SSHKeyUnknown",
-            format!("SSHKey {name} could not be read yet, because the API does not answer: the node continues by itself"),
+            format!(
+                "SSHKey {name} could not be read yet, because the API does not answer: the node continues by itself"
+            ),
         )),
     }
 }
@@ -78,7 +83,10 @@ fn one_line(name: &str, key: &str) -> Result<String, Obstacle> {
     if known && !key.chars().any(char::is_control) {
         return Ok(key.to_owned());
     }
-    Err(Obstacle::later("SSHKeyInvalid", format!("SSHKey {name} holds no public key in OpenSSH form: correct its spec.publicKey")))
+    Err(Obstacle::later(
+        "SSHKeyInvalid",
+        format!("SSHKey {name} holds no public key in OpenSSH form: correct its spec.publicKey"),
+    ))
 }
 
 async fn read(
@@ -93,23 +101,33 @@ async fn read(
         Ok(Lookup::Missing | Lookup::Unknown) => {
             return Err(Obstacle::later(
                 "SecretNotFound",
-                format!("spec.cloudInit.{field}: there is no Secret {name} in namespace {namespace}: create it, the node then continues by itself"),
+                format!(
+                    "spec.cloudInit.{field}: there is no Secret {name} in namespace {namespace}: create it, the node then continues by itself"
+                ),
             ));
         }
         Err(error) => {
-            return Err(Obstacle { reason: "SecretUnreadable", message: super::sentence(&error), retry: error.retry() });
+            return Err(Obstacle {
+                reason: "SecretUnreadable",
+                message: super::sentence(&error),
+                retry: error.retry(),
+            });
         }
     };
     let Some(bytes) = secret.data.remove(key) else {
         return Err(Obstacle::later(
             "SecretKeyNotFound",
-            format!("spec.cloudInit.{field}: Secret {name} has no key {key}: add it, the node then continues by itself"),
+            format!(
+                "spec.cloudInit.{field}: Secret {name} has no key {key}: add it, the node then continues by itself"
+            ),
         ));
     };
     if bytes.expose_to_seed().len() > MAX_SECRET_DATA {
         return Err(Obstacle::later(
             "SecretTooLarge",
-            format!("spec.cloudInit.{field}: key {key} of Secret {name} is larger than 512 KiB: let the guest fetch what is large"),
+            format!(
+                "spec.cloudInit.{field}: key {key} of Secret {name} is larger than 512 KiB: let the guest fetch what is large"
+            ),
         ));
     }
     Ok((secret, bytes))
@@ -128,6 +146,7 @@ pub(crate) fn seed(record: &Record, interfaces: &[Interface], material: &Materia
             public_keys: record.seed.ssh_keys.clone(),
         },
         user_data: material.user_data.clone().or_else(|| plain(&cloud_init.user_data)),
-        network: network_data.map_or_else(|| Network::Dhcp(interfaces.iter().map(nic).collect()), Network::Given),
+        network: network_data
+            .map_or_else(|| Network::Dhcp(interfaces.iter().map(nic).collect()), Network::Given),
     }
 }

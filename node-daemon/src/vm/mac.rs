@@ -11,7 +11,9 @@ pub(crate) struct Mac([u8; 6]);
 
 /// Why a text is no hardware address.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write six lower-case hexadecimal pairs joined by ':', the first of them even, such as 52:54:00:12:34:56")]
+#[error(
+    "write six lower-case hexadecimal pairs joined by ':', the first of them even, such as 52:54:00:12:34:56"
+)]
 pub(crate) struct BadMac;
 
 impl Mac {
@@ -39,8 +41,8 @@ impl FromStr for Mac {
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let pairs = self.0.map(|byte| format!("{byte:02x}"));
+        f.write_str(&pairs.join(":"))
     }
 }
 
@@ -65,7 +67,14 @@ mod tests {
 
     #[test]
     fn group_addresses_and_nonsense_are_refused() {
-        for text in ["", "53:54:00:12:34:56", "52:54:00:12:34", "52:54:00:12:34:5F", "52:54:00:12:34:+1", "ff:ff:ff:ff:ff:ff"] {
+        for text in [
+            "",
+            "53:54:00:12:34:56",
+            "52:54:00:12:34",
+            "52:54:00:12:34:5F",
+            "52:54:00:12:34:+1",
+            "ff:ff:ff:ff:ff:ff",
+        ] {
             assert_eq!(text.parse::<Mac>(), Err(BadMac), "{text}");
         }
     }

@@ -27,7 +27,7 @@ mod report;
 mod status;
 mod supervise;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -46,8 +46,10 @@ const ROUNDS: usize = 12;
 
 /// One pass over one virtual machine. Returns how long it may be left alone, or `None` when nothing of it exists.
 pub(crate) async fn reconcile(context: &Context, uid: Uuid, memory: &mut Memory) -> Option<Duration> {
-    let mut ending = Ending::Failed(Obstacle::later("Unsettled", "the node keeps changing its mind; please report it"));
+    let mut ending =
+        Ending::Failed(Obstacle::later("Unsettled", "the node keeps changing its mind; please report it"));
     let mut judged = Judged::nothing(uid);
+    let seen = Instant::now();
     for _ in 0..ROUNDS {
         let domain = match observe::domain(&context.libvirt, uid).await {
             Ok(domain) => domain,
@@ -69,7 +71,7 @@ pub(crate) async fn reconcile(context: &Context, uid: Uuid, memory: &mut Memory)
                     ending = Ending::Failed(obstacle);
                     break;
                 }
-                report::tell(context, &judged, &steps);
+                report::tell(context, &judged, &steps, seen);
             }
             plan => {
                 ending = Ending::Plan(plan);

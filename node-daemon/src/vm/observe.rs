@@ -77,7 +77,8 @@ pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desir
         }
         _ => (not_needed(), inputs::Material::default()),
     };
-    let (images, progress) = starting.map(|desired| images(context, desired, domain.record())).unwrap_or_default();
+    let (images, progress) =
+        starting.map(|desired| images(context, desired, domain.record())).unwrap_or_default();
     let networks = starting.map(|desired| networks(context, desired)).unwrap_or_default();
     let disks = starting.map(|desired| disks(&dir, desired)).unwrap_or_default();
     let room = match desired {
@@ -148,7 +149,12 @@ fn images(
 }
 
 /// A pinned digest in the cache needs no object; only a fetch does.
-fn image(context: &Context, namespace: &str, name: &str, pinned: Option<Digest>) -> (Image, Option<Progress>) {
+fn image(
+    context: &Context,
+    namespace: &str,
+    name: &str,
+    pinned: Option<Digest>,
+) -> (Image, Option<Progress>) {
     if let Some(held) = pinned.and_then(|digest| context.fetches.cache().lookup(&digest)) {
         return (Image::Held(held_image(&held)), None);
     }
@@ -159,7 +165,9 @@ fn image(context: &Context, namespace: &str, name: &str, pinned: Option<Digest>)
     if pinned.is_some_and(|pinned| pinned != wanted.digest) {
         return (Image::Unavailable(replaced(name)), None);
     }
-    if let Some(held) = context.fetches.cache().lookup(&wanted.digest).filter(|held| held.format == wanted.format) {
+    if let Some(held) =
+        context.fetches.cache().lookup(&wanted.digest).filter(|held| held.format == wanted.format)
+    {
         return (Image::Held(held_image(&held)), None);
     }
     match context.fetches.state(&wanted) {
@@ -179,18 +187,23 @@ pub(crate) fn wanted(context: &Context, namespace: &str, name: &str) -> Result<W
         Lookup::Found(image) => parse(&image),
         Lookup::Missing => Err(Obstacle::later(
             "ImageNotFound",
-            format!("there is no VirtualMachineImage {name} in namespace {namespace}: create it, the node then continues by itself"),
+            format!(
+                "there is no VirtualMachineImage {name} in namespace {namespace}: create it, the node then continues by itself"
+            ),
         )),
         Lookup::Unknown => Err(Obstacle::soon(
             "ImageUnknown",
-            format!("VirtualMachineImage {name} could not be read yet, because the API does not answer: the node continues by itself"),
+            format!(
+                "VirtualMachineImage {name} could not be read yet, because the API does not answer: the node continues by itself"
+            ),
         )),
     }
 }
 
 fn parse(image: &VirtualMachineImage) -> Result<Wanted, Obstacle> {
     let spec = &image.spec;
-    fetchable(&spec.source, &spec.digest, spec.format).map_err(|sentence| Obstacle::later("ImageRefused", sentence))
+    fetchable(&spec.source, &spec.digest, spec.format)
+        .map_err(|sentence| Obstacle::later("ImageRefused", sentence))
 }
 
 /// A source, digest and format as they can be fetched; trusts nothing.
@@ -202,7 +215,8 @@ pub(crate) fn fetchable(
     let digest = digest.parse().map_err(|error| format!("spec.digest of the image: {error}"))?;
     let source = match (&source.http, &source.file) {
         (Some(http), None) => {
-            let url = http.url.parse().map_err(|_| "spec.source.http.url of the image is no URL".to_owned())?;
+            let url =
+                http.url.parse().map_err(|_| "spec.source.http.url of the image is no URL".to_owned())?;
             image::Source::Http(url)
         }
         (None, Some(file)) => image::Source::File(file.path.clone().into()),
@@ -218,7 +232,9 @@ pub(crate) fn fetchable(
 fn replaced(name: &str) -> Obstacle {
     Obstacle::later(
         "ImageReplaced",
-        format!("image {name} was made again with another digest, and the bytes this virtual machine stands on are not in the node's cache: bring an image with the old digest back"),
+        format!(
+            "image {name} was made again with another digest, and the bytes this virtual machine stands on are not in the node's cache: bring an image with the old digest back"
+        ),
     )
 }
 
@@ -239,11 +255,15 @@ fn network(context: &Context, namespace: &str, name: &str) -> Network {
         Lookup::Found(network) => parse(&network),
         Lookup::Missing => Network::Unavailable(Obstacle::later(
             "NetworkNotFound",
-            format!("there is no VirtualMachineNetwork {name} in namespace {namespace}: create it, the node then continues by itself"),
+            format!(
+                "there is no VirtualMachineNetwork {name} in namespace {namespace}: create it, the node then continues by itself"
+            ),
         )),
         Lookup::Unknown => Network::Unavailable(Obstacle::soon(
             "NetworkUnknown",
-            format!("VirtualMachineNetwork {name} could not be read yet, because the API does not answer: the node continues by itself"),
+            format!(
+                "VirtualMachineNetwork {name} could not be read yet, because the API does not answer: the node continues by itself"
+            ),
         )),
     }
 }

@@ -55,15 +55,22 @@ fn seed_changes(desired: &Desired, record: &Record, inputs: &Inputs) -> Vec<Pend
     let SeedRecord { instance_id: _, hostname, ssh_keys, cloud_init: old, secrets } = &record.seed;
     let new = desired.cloud_init();
     let keys = new.ssh_keys != old.ssh_keys || inputs.ssh_keys.is_some_and(|now| now != ssh_keys.as_slice());
-    let user_secret = |status: &SeedStatus| (status.secret_uid.clone(), status.secret_resource_version.clone());
-    let network_secret =
-        |status: &SeedStatus| (status.network_secret_uid.clone(), status.network_secret_resource_version.clone());
-    let moved = |of: &dyn Fn(&SeedStatus) -> (String, String)| inputs.secrets.is_some_and(|now| of(now) != of(secrets));
+    let user_secret =
+        |status: &SeedStatus| (status.secret_uid.clone(), status.secret_resource_version.clone());
+    let network_secret = |status: &SeedStatus| {
+        (status.network_secret_uid.clone(), status.network_secret_resource_version.clone())
+    };
+    let moved = |of: &dyn Fn(&SeedStatus) -> (String, String)| {
+        inputs.secrets.is_some_and(|now| of(now) != of(secrets))
+    };
     let changed = [
         ("spec.cloudInit.hostname", desired.hostname() != hostname),
         ("spec.cloudInit.sshKeys", keys),
         ("spec.cloudInit.userData", new.user_data != old.user_data),
-        ("spec.cloudInit.userDataSecret", new.user_data_secret != old.user_data_secret || moved(&user_secret)),
+        (
+            "spec.cloudInit.userDataSecret",
+            new.user_data_secret != old.user_data_secret || moved(&user_secret),
+        ),
         ("spec.cloudInit.networkData", new.network_data != old.network_data),
         (
             "spec.cloudInit.networkDataSecret",

@@ -106,7 +106,11 @@ async fn make(
 
 fn progress(progress: crate::image::Progress) -> Progress {
     let count = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    Progress { what: "Fetching image".to_owned(), bytes: count(progress.bytes), total: progress.total.map(count) }
+    Progress {
+        what: "Fetching image".to_owned(),
+        bytes: count(progress.bytes),
+        total: progress.total.map(count),
+    }
 }
 
 /// Which Secrets a seed would be made from now: looked up rarely, since each look is a request.
@@ -122,7 +126,8 @@ async fn secrets(context: &Context, judged: &Judged, memory: &mut Memory) -> Opt
     {
         return Some(secrets.clone());
     }
-    let super::observed::Inputs::Ready { secrets, .. } = inputs::gather(&context.objects, desired).await.0 else {
+    let super::observed::Inputs::Ready { secrets, .. } = inputs::gather(&context.objects, desired).await.0
+    else {
         return None;
     };
     memory.secrets = Some((Instant::now(), secrets.clone()));
@@ -130,7 +135,9 @@ async fn secrets(context: &Context, judged: &Judged, memory: &mut Memory) -> Opt
 }
 
 async fn addresses(context: &Context, judged: &Judged) -> Vec<Address> {
-    let Domain::Ours { state: State::Running | State::Paused(_), record } = &judged.domain else { return Vec::new() };
+    let Domain::Ours { state: State::Running | State::Paused(_), record } = &judged.domain else {
+        return Vec::new();
+    };
     let Ok(desired) = Desired::from_record(judged.uid, record) else { return Vec::new() };
     let leases = context.libvirt.leases(judged.uid).await.unwrap_or_default();
     let neighbours = context.networks.neighbours().await.unwrap_or_default();
@@ -167,7 +174,9 @@ fn next(judged: &Judged, ending: &Ending, nameless: bool, memory: &mut Memory) -
 fn converged(judged: &Judged, nameless: bool, memory: &mut Memory) -> Duration {
     match &judged.domain {
         Domain::Ours { state: State::Paused(PausedBy::IoError), .. } => SOON,
-        Domain::Ours { state: State::Running, .. } if nameless && memory.nameless_for() < NAMELESS_FOR => NAMELESS,
+        Domain::Ours { state: State::Running, .. } if nameless && memory.nameless_for() < NAMELESS_FOR => {
+            NAMELESS
+        }
         _ => spread(STEADY),
     }
 }
@@ -194,7 +203,9 @@ pub(crate) fn tell(context: &Context, judged: &Judged, steps: &[Step], seen: Ins
 
 fn story(step: &Step) -> Option<(&'static str, &'static str)> {
     match step {
-        Step::FetchImage { .. } => Some(("FetchingImage", "the node fetches the image; status.progress counts the bytes")),
+        Step::FetchImage { .. } => {
+            Some(("FetchingImage", "the node fetches the image; status.progress counts the bytes"))
+        }
         Step::Start { .. } => Some(("Started", "the guest was started")),
         Step::RequestShutdown => Some(("Stopping", "the guest was asked to power off")),
         Step::Destroy => Some(("Stopped", "the guest did not power off in time and was stopped by force")),
@@ -222,7 +233,8 @@ fn tell_obstacle(context: &Context, judged: &Judged, ending: &Ending, memory: &m
     };
     let reason = obstacle.map(|obstacle| obstacle.reason);
     // What passes within seconds is in the conditions while it lasts, and no story afterwards.
-    if let (Some(vm), Some(obstacle)) = (&judged.object, obstacle.filter(|obstacle| obstacle.retry != Retry::Soon))
+    if let (Some(vm), Some(obstacle)) =
+        (&judged.object, obstacle.filter(|obstacle| obstacle.retry != Retry::Soon))
         && memory.told != reason
     {
         tracing::warn!(vm = %judged.uid, reason = obstacle.reason, "{}", obstacle.message);

@@ -3,7 +3,8 @@
 use holdfast_api::Quantity;
 use holdfast_api::condition::{self as c, Finding, Is};
 use holdfast_api::virtual_machine::{
-    Address, Applied, DiskStatus, InterfaceStatus, PrintableStatus, Progress, RunStrategy, VirtualMachineStatus,
+    Address, Applied, DiskStatus, InterfaceStatus, PrintableStatus, Progress, RunStrategy, SeedStatus,
+    VirtualMachineStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use uuid::Uuid;
@@ -56,7 +57,9 @@ pub(crate) fn status(report: &Report) -> VirtualMachineStatus {
     let desired = desired(report);
     VirtualMachineStatus {
         observed_generation: Some(report.generation),
-        applied_generation: record.and_then(|record| record.applied.as_ref()).map(|applied| applied.generation),
+        applied_generation: record
+            .and_then(|record| record.applied.as_ref())
+            .map(|applied| applied.generation),
         applied: record.and_then(applied),
         printable_status: Some(printable(report)),
         addresses: report.addresses.clone(),
@@ -65,8 +68,10 @@ pub(crate) fn status(report: &Report) -> VirtualMachineStatus {
         progress: report.progress.clone(),
         pending_changes: pending::changes(desired, report.domain, &report.inputs),
         restart_count: record.map(|record| record.restarts),
-        last_restart_request: record.and_then(|record| record.served_restarts.last().cloned()).unwrap_or_default(),
-        seed: record.map(|record| record.seed.secrets.clone()).filter(|seed| *seed != Default::default()),
+        last_restart_request: record
+            .and_then(|record| record.served_restarts.last().cloned())
+            .unwrap_or_default(),
+        seed: record.map(|record| record.seed.secrets.clone()).filter(|seed| *seed != SeedStatus::default()),
         uuid: report.uid.to_string(),
         conditions: c::conditions(report.before, &findings(report), Some(report.generation), &report.now),
         node_name: String::new(),
@@ -83,7 +88,8 @@ fn applied(record: &Record) -> Option<Applied> {
 }
 
 fn interfaces(desired: &Desired) -> Vec<InterfaceStatus> {
-    let one = |i: &super::desired::Interface| InterfaceStatus { name: i.name.clone(), mac: i.mac.to_string() };
+    let one =
+        |i: &super::desired::Interface| InterfaceStatus { name: i.name.clone(), mac: i.mac.to_string() };
     desired.interfaces().iter().map(one).collect()
 }
 
@@ -175,8 +181,12 @@ fn ready(report: &Report, obstacle: Option<&Obstacle>) -> Finding {
 
 fn converged(domain: &Domain) -> Finding {
     match domain {
-        Domain::Ours { state: State::Running, .. } => Finding::new(c::READY, true, "Running", "the guest runs as specified"),
-        Domain::Ours { state: State::Paused(_), .. } => Finding::new(c::READY, true, "Paused", "the guest is paused as specified"),
+        Domain::Ours { state: State::Running, .. } => {
+            Finding::new(c::READY, true, "Running", "the guest runs as specified")
+        }
+        Domain::Ours { state: State::Paused(_), .. } => {
+            Finding::new(c::READY, true, "Paused", "the guest is paused as specified")
+        }
         Domain::Ours { state: State::Off(_), record } if record.run == Run::Done => {
             let why = match record.spec.run_strategy {
                 RunStrategy::Once => "the guest ran once and ended",
@@ -193,8 +203,14 @@ fn converged(domain: &Domain) -> Finding {
 fn waiting(on: On) -> Finding {
     let (reason, message) = match on {
         On::Image => ("FetchingImage", "the image is being fetched; status.progress counts the bytes"),
-        On::PowerOff => ("Stopping", "the guest was asked to power off; after terminationGracePeriodSeconds it is stopped by force"),
-        On::BackOff => ("CrashLoopBackOff", "the guest ended several times in a row and starts again after a pause: look into its serial log on the node"),
+        On::PowerOff => (
+            "Stopping",
+            "the guest was asked to power off; after terminationGracePeriodSeconds it is stopped by force",
+        ),
+        On::BackOff => (
+            "CrashLoopBackOff",
+            "the guest ended several times in a row and starts again after a pause: look into its serial log on the node",
+        ),
     };
     Finding::new(c::READY, false, reason, message)
 }
@@ -203,7 +219,9 @@ fn running(domain: &Domain) -> Finding {
     match domain {
         Domain::Ours { state: State::Running, .. } => Finding::new(c::RUNNING, true, "Running", ""),
         Domain::Ours { state: State::Paused(_), .. } => Finding::new(c::RUNNING, false, "Paused", ""),
-        Domain::Ours { state: State::Off(_), .. } | Domain::Absent => Finding::new(c::RUNNING, false, "Off", ""),
+        Domain::Ours { state: State::Off(_), .. } | Domain::Absent => {
+            Finding::new(c::RUNNING, false, "Off", "")
+        }
         Domain::Foreign => Finding::new(c::RUNNING, Is::Unknown, "ForeignDomain", ""),
     }
 }
@@ -211,8 +229,15 @@ fn running(domain: &Domain) -> Finding {
 fn address_known(addresses: &[Address], domain: &Domain) -> Finding {
     let on = matches!(domain, Domain::Ours { state: State::Running | State::Paused(_), .. });
     match (addresses.first(), on) {
-        (Some(address), _) => Finding::new(c::ADDRESS_KNOWN, true, "Seen", format!("{} has {}", address.interface, address.ip)),
-        (None, true) => Finding::new(c::ADDRESS_KNOWN, false, "NotSeenYet", "the guest has not asked for an address or used one yet"),
+        (Some(address), _) => {
+            Finding::new(c::ADDRESS_KNOWN, true, "Seen", format!("{} has {}", address.interface, address.ip))
+        }
+        (None, true) => Finding::new(
+            c::ADDRESS_KNOWN,
+            false,
+            "NotSeenYet",
+            "the guest has not asked for an address or used one yet",
+        ),
         (None, false) => Finding::new(c::ADDRESS_KNOWN, false, "Off", "the guest is off"),
     }
 }
@@ -222,8 +247,12 @@ fn image_ready(report: &Report, obstacle: Option<&Obstacle>) -> Finding {
         return Finding::new(c::IMAGE_READY, true, "Verified", "");
     }
     match (report.outcome, obstacle) {
-        (Outcome::Plan(Plan::Wait { on: On::Image, .. }), _) => Finding::new(c::IMAGE_READY, false, "Fetching", ""),
-        (_, Some(obstacle)) => Finding::new(c::IMAGE_READY, Is::Unknown, obstacle.reason, obstacle.message.clone()),
+        (Outcome::Plan(Plan::Wait { on: On::Image, .. }), _) => {
+            Finding::new(c::IMAGE_READY, false, "Fetching", "")
+        }
+        (_, Some(obstacle)) => {
+            Finding::new(c::IMAGE_READY, Is::Unknown, obstacle.reason, obstacle.message.clone())
+        }
         _ => Finding::new(c::IMAGE_READY, Is::Unknown, "NotNeededYet", ""),
     }
 }
@@ -252,7 +281,10 @@ fn restart_required(report: &Report) -> Finding {
     if fields.is_empty() {
         return Finding::new(c::RESTART_REQUIRED, false, "NothingPending", "");
     }
-    let message = format!("{} take effect at the next start: set spec.restartRequest to a new value", fields.join(", "));
+    let message = format!(
+        "{} take effect at the next start: set spec.restartRequest to a new value",
+        fields.join(", ")
+    );
     Finding::new(c::RESTART_REQUIRED, true, "ChangesPending", message)
 }
 
@@ -261,7 +293,9 @@ fn removed(report: &Report) -> Option<Finding> {
         (report.goal, report.domain, report.outcome),
         (Some(Goal::Delete(_)), Domain::Absent, Outcome::Plan(Plan::Converged))
     );
-    gone.then(|| Finding::new(c::REMOVED, true, "Removed", "nothing of the virtual machine is left on the node"))
+    gone.then(|| {
+        Finding::new(c::REMOVED, true, "Removed", "nothing of the virtual machine is left on the node")
+    })
 }
 
 #[cfg(test)]

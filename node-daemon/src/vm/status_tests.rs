@@ -1,1 +1,141 @@
+use holdfast_api::virtual_machine::AddressSource;
+use k8s_openapi::jiff::Timestamp;
 
+use super::super::observed::Ended;
+use super::super::plan::model::World;
+use super::*;
+
+fn world(strategy: RunStrategy) -> World {
+    let mut spec = super::super::plan::model::spec();
+    spec.run_strategy = strategy;
+    World::new(spec)
+}
+
+fn told(world: &World, plan: &Plan, addresses: Vec<Address>) -> VirtualMachineStatus {
+    let goal = world.goal();
+    status(&Report {
+        uid: Uuid::from_u128(1),
+        generation: world.generation,
+        goal: goal.as_ref(),
+        refused: None,
+        domain: &world.domain,
+        outcome: Outcome::Plan(plan),
+        addresses,
+        progress: None,
+        inputs: pending::Inputs::default(),
+        before: &[],
+        now: Time(Timestamp::UNIX_EPOCH),
+    })
+}
+
+fn is(status: &VirtualMachineStatus, type_: &str) -> (String, String) {
+    let found = c::find(&status.conditions, type_).unwrap();
+    (found.status.clone(), found.reason.clone())
+}
+
+fn pair(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+#[test]
+fn a_running_guest_is_ready_before_its_address_is_known() {
+    let mut world = world(RunStrategy::Always);
+    world.settle();
+    let status = told(&world, &Plan::Converged, Vec::new());
+    assert_eq!(status.printable_status, Some(PrintableStatus::Running));
+    assert_eq!(is(&status, c::READY), pair("True", "Running"));
+    assert_eq!(is(&status, c::ADDRESS_KNOWN), pair("False", "NotSeenYet"));
+    let address = Address { interface: "lan".into(), ip: "10.0.0.2".into(), source: AddressSource::Lease };
+    assert_eq!(is(&told(&world, &Plan::Converged, vec![address]), c::ADDRESS_KNOWN), pair("True", "Seen"));
+}
+
+#[test]
+fn a_halted_machine_is_ready() {
+    let mut world = world(RunStrategy::Halted);
+    world.settle();
+    let status = told(&world, &Plan::Converged, Vec::new());
+    assert_eq!(status.printable_status, Some(PrintableStatus::Stopped));
+    assert_eq!(is(&status, c::READY), pair("True", "Halted"));
+    assert_eq!(is(&status, c::RUNNING), pair("False", "Off"));
+}
+
+#[test]
+fn a_change_that_waits_is_listed_and_leaves_it_ready() {
+    let mut world = world(RunStrategy::Always);
+    world.settle();
+    world.edit(|spec| spec.cpu = 4);
+    world.settle();
+    let status = told(&world, &Plan::Converged, Vec::new());
+    assert_eq!(
+        status.pending_changes.iter().map(|change| change.field.as_str()).collect::<Vec<_>>(),
+        ["spec.cpu"]
+    );
+    assert_eq!(is(&status, c::READY).0, "True");
+    assert_eq!(is(&status, c::RESTART_REQUIRED), pair("True", "ChangesPending"));
+    assert_eq!((status.applied_generation, status.observed_generation), (Some(1), Some(2)));
+}
+
+#[test]
+fn what_only_an_edit_removes_is_stalled_and_what_passes_is_not() {
+    let world = world(RunStrategy::Always);
+    let stalled = told(&world, &Plan::Blocked(Obstacle::stalled("DigestMismatch", "…")), Vec::new());
+    assert_eq!(
+        (is(&stalled, c::STALLED).0, is(&stalled, c::READY).0),
+        ("True".to_owned(), "False".to_owned())
+    );
+    assert_eq!(stalled.printable_status, Some(PrintableStatus::Error));
+    let waiting = told(&world, &Plan::Blocked(Obstacle::later("SecretNotFound", "…")), Vec::new());
+    assert_eq!(
+        (is(&waiting, c::STALLED).0, is(&waiting, c::READY)),
+        ("False".to_owned(), pair("False", "SecretNotFound"))
+    );
+    assert_eq!(waiting.printable_status, Some(PrintableStatus::Pending));
+}
+
+#[test]
+fn a_refused_spec_says_so_while_the_last_good_one_runs_on() {
+    let mut world = world(RunStrategy::Always);
+    world.settle();
+    let goal = world.goal();
+    let refused = Obstacle::stalled("InvalidSpec", "spec.cpu must be between 1 and 256");
+    let status = status(&Report {
+        uid: Uuid::from_u128(1),
+        generation: 2,
+        goal: goal.as_ref(),
+        refused: Some(&refused),
+        domain: &world.domain,
+        outcome: Outcome::Plan(&Plan::Converged),
+        addresses: Vec::new(),
+        progress: None,
+        inputs: pending::Inputs::default(),
+        before: &[],
+        now: Time(Timestamp::UNIX_EPOCH),
+    });
+    assert_eq!(
+        (is(&status, c::READY), is(&status, c::RUNNING).0),
+        (pair("False", "InvalidSpec"), "True".to_owned())
+    );
+    assert_eq!((status.observed_generation, status.applied_generation), (Some(2), Some(1)));
+}
+
+#[test]
+fn a_guest_that_ended_for_good_is_ready_and_says_why() {
+    let mut world = world(RunStrategy::RerunOnFailure);
+    world.settle();
+    world.end(Ended::PoweredOff);
+    world.settle();
+    assert_eq!(is(&told(&world, &Plan::Converged, Vec::new()), c::READY), pair("True", "Completed"));
+}
+
+#[test]
+fn removal_is_reported_once_nothing_is_left() {
+    let mut world = world(RunStrategy::Always);
+    world.settle();
+    world.deleted = true;
+    assert_eq!(
+        told(&world, &Plan::Converged, Vec::new()).printable_status,
+        Some(PrintableStatus::Terminating)
+    );
+    world.settle();
+    assert_eq!(is(&told(&world, &Plan::Converged, Vec::new()), c::REMOVED), pair("True", "Removed"));
+}

@@ -49,7 +49,10 @@ pub(crate) async fn run(driver: Driver) {
     let (context, mut events) = match Context::open(&driver) {
         Ok((context, events)) => (Arc::new(context), events),
         Err(error) => {
-            tracing::error!(error = super::sentence(&error), "virtual machines cannot be driven on this host");
+            tracing::error!(
+                error = super::sentence(&error),
+                "virtual machines cannot be driven on this host"
+            );
             return;
         }
     };
@@ -88,14 +91,16 @@ pub(crate) async fn run(driver: Driver) {
 
 impl Supervisor {
     fn nudge(&mut self, changed: &Changed) -> bool {
-        match changed {
+        let uids: BTreeSet<Uuid> = match changed {
             Changed::All => {
                 let objects = self.context.objects.virtual_machines();
                 let uids = objects.iter().filter_map(|vm| vm.metadata.uid.as_deref()?.parse().ok());
-                let all: BTreeSet<Uuid> = uids.chain(self.machines.keys().copied()).collect();
-                all.into_iter().for_each(|uid| self.look_at(uid));
+                uids.chain(self.machines.keys().copied()).collect()
             }
-            Changed::Only(uids) => uids.iter().filter_map(|uid| uid.parse().ok()).for_each(|uid| self.look_at(uid)),
+            Changed::Only(uids) => uids.iter().filter_map(|uid| uid.parse().ok()).collect(),
+        };
+        for uid in uids {
+            self.look_at(uid);
         }
         true
     }
@@ -189,10 +194,18 @@ impl Supervisor {
         let vms = self.context.objects.virtual_machines();
         let pinned = vms.iter().filter_map(|vm| vm.status.as_ref()).flat_map(|status| &status.disks);
         keep.extend(pinned.filter_map(|disk| disk.image_digest.parse::<Digest>().ok()));
-        let unused: HashSet<_> = cache.list().unwrap_or_default().iter().map(|image| image.digest).filter(|digest| !keep.contains(digest)).collect();
+        let unused: HashSet<_> = cache
+            .list()
+            .unwrap_or_default()
+            .iter()
+            .map(|image| image.digest)
+            .filter(|digest| !keep.contains(digest))
+            .collect();
         keep.extend(unused.difference(&self.unused.1));
         match cache.remove_unused(&keep) {
-            Ok(removed) if !removed.is_empty() => tracing::info!(count = removed.len(), "unused images removed"),
+            Ok(removed) if !removed.is_empty() => {
+                tracing::info!(count = removed.len(), "unused images removed");
+            }
             Ok(_) => {}
             Err(error) => tracing::warn!(error = super::sentence(&error), "unused images not removed"),
         }

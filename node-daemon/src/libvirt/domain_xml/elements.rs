@@ -191,20 +191,9 @@ pub(super) fn domain(spec: &DomainSpec) -> Result<Domain<'_>, Invalid> {
         name: &spec.name,
         uuid: spec.uuid,
         title: &spec.title,
-        metadata: Metadata {
-            record: Record {
-                namespace: NAMESPACE,
-                text: &spec.record,
-            },
-        },
-        memory: Memory {
-            unit: "MiB",
-            size: spec.memory_mib,
-        },
-        vcpu: Vcpu {
-            placement: "static",
-            count: spec.cpu,
-        },
+        metadata: Metadata { record: Record { namespace: NAMESPACE, text: &spec.record } },
+        memory: Memory { unit: "MiB", size: spec.memory_mib },
+        vcpu: Vcpu { placement: "static", count: spec.cpu },
         sysinfo: seed_hint(),
         os: os(spec)?,
         features: features(spec.arch),
@@ -220,15 +209,7 @@ pub(super) fn domain(spec: &DomainSpec) -> Result<Domain<'_>, Invalid> {
 
 /// cloud-init looks for a `NoCloud` disk at once instead of asking the network first.
 fn seed_hint() -> Sysinfo {
-    Sysinfo {
-        kind: "smbios",
-        system: System {
-            entry: Entry {
-                name: "serial",
-                value: "ds=nocloud",
-            },
-        },
-    }
+    Sysinfo { kind: "smbios", system: System { entry: Entry { name: "serial", value: "ds=nocloud" } } }
 }
 
 fn os(spec: &DomainSpec) -> Result<Os<'_>, Invalid> {
@@ -240,19 +221,10 @@ fn os(spec: &DomainSpec) -> Result<Os<'_>, Invalid> {
         Firmware::Uefi { nvram } => Some(text::path("nvram", nvram)?),
         Firmware::Bios => None,
     };
-    let insecure = FirmwareFeatures {
-        feature: FirmwareFeature {
-            enabled: "no",
-            name: "secure-boot",
-        },
-    };
+    let insecure = FirmwareFeatures { feature: FirmwareFeature { enabled: "no", name: "secure-boot" } };
     Ok(Os {
         autoselect: nvram.map(|_| "efi"),
-        r#type: OsType {
-            arch,
-            machine,
-            kind: "hvm",
-        },
+        r#type: OsType { arch, machine, kind: "hvm" },
         firmware: nvram.map(|_| insecure),
         nvram,
         smbios: Mode { mode: "sysinfo" },
@@ -261,17 +233,9 @@ fn os(spec: &DomainSpec) -> Result<Os<'_>, Invalid> {
 
 fn features(arch: Arch) -> Features {
     match arch {
-        Arch::X86_64 => Features {
-            acpi: Empty {},
-            apic: Some(Empty {}),
-            gic: None,
-        },
+        Arch::X86_64 => Features { acpi: Empty {}, apic: Some(Empty {}), gic: None },
         // SystemReady machines have GICv3; v2 would limit a guest to 8 CPUs.
-        Arch::Aarch64 => Features {
-            acpi: Empty {},
-            apic: None,
-            gic: Some(Gic { version: 3 }),
-        },
+        Arch::Aarch64 => Features { acpi: Empty {}, apic: None, gic: Some(Gic { version: 3 }) },
     }
 }
 
@@ -290,21 +254,9 @@ fn cpu(accelerator: Accelerator, arch: Arch) -> Cpu {
 fn clock(arch: Arch) -> Clock {
     let timer = match arch {
         Arch::X86_64 => vec![
-            Timer {
-                name: "rtc",
-                tickpolicy: Some("catchup"),
-                present: None,
-            },
-            Timer {
-                name: "pit",
-                tickpolicy: Some("delay"),
-                present: None,
-            },
-            Timer {
-                name: "hpet",
-                tickpolicy: None,
-                present: Some("no"),
-            },
+            Timer { name: "rtc", tickpolicy: Some("catchup"), present: None },
+            Timer { name: "pit", tickpolicy: Some("delay"), present: None },
+            Timer { name: "hpet", tickpolicy: None, present: Some("no") },
         ],
         Arch::Aarch64 => Vec::new(),
     };
@@ -315,10 +267,7 @@ fn clock(arch: Arch) -> Clock {
 /// guests no sleep state anyway.
 fn pm(arch: Arch) -> Option<Pm> {
     match arch {
-        Arch::X86_64 => Some(Pm {
-            to_memory: Enabled { enabled: "no" },
-            to_disk: Enabled { enabled: "no" },
-        }),
+        Arch::X86_64 => Some(Pm { to_memory: Enabled { enabled: "no" }, to_disk: Enabled { enabled: "no" } }),
         Arch::Aarch64 => None,
     }
 }

@@ -15,99 +15,35 @@ fn x86_under_kvm() {
 
 #[test]
 fn x86_under_emulation() {
-    let spec = DomainSpec {
-        accelerator: Accelerator::Tcg,
-        ..web()
-    };
+    let spec = DomainSpec { accelerator: Accelerator::Tcg, ..web() };
     insta::assert_snapshot!("x86_64-tcg-uefi", pretty(&to_xml(&spec).unwrap()));
 }
 
 #[test]
 fn x86_with_bios() {
-    let spec = DomainSpec {
-        firmware: Firmware::Bios,
-        ..web()
-    };
+    let spec = DomainSpec { firmware: Firmware::Bios, ..web() };
     insta::assert_snapshot!("x86_64-kvm-bios", pretty(&to_xml(&spec).unwrap()));
 }
 
 #[test]
 fn arm64() {
-    let spec = DomainSpec {
-        arch: Arch::Aarch64,
-        ..web()
-    };
+    let spec = DomainSpec { arch: Arch::Aarch64, ..web() };
     insta::assert_snapshot!("aarch64-kvm-uefi", pretty(&to_xml(&spec).unwrap()));
 }
 
 #[test]
 fn refusals_name_the_field_and_the_rule() {
     let cases: Vec<(DomainSpec, &str)> = vec![
-        (
-            DomainSpec {
-                name: "a/b".into(),
-                ..web()
-            },
-            "name must be letters",
-        ),
-        (
-            DomainSpec {
-                name: "n".repeat(201),
-                ..web()
-            },
-            "name has 201 bytes; at most 200 are allowed",
-        ),
-        (
-            DomainSpec {
-                title: "a\0b".into(),
-                ..web()
-            },
-            "title contains the character U+0000",
-        ),
-        (
-            DomainSpec {
-                record: "{\n}".into(),
-                ..web()
-            },
-            "record contains the character U+000A",
-        ),
-        (
-            DomainSpec {
-                record: "\u{ffff}".into(),
-                ..web()
-            },
-            "record contains the character U+FFFF",
-        ),
+        (DomainSpec { name: "a/b".into(), ..web() }, "name must be letters"),
+        (DomainSpec { name: "n".repeat(201), ..web() }, "name has 201 bytes; at most 200 are allowed"),
+        (DomainSpec { title: "a\0b".into(), ..web() }, "title contains the character U+0000"),
+        (DomainSpec { record: "{\n}".into(), ..web() }, "record contains the character U+000A"),
+        (DomainSpec { record: "\u{ffff}".into(), ..web() }, "record contains the character U+FFFF"),
         (DomainSpec { cpu: 0, ..web() }, "cpu is 0"),
-        (
-            DomainSpec {
-                memory_mib: 0,
-                ..web()
-            },
-            "memory is 0",
-        ),
-        (
-            DomainSpec {
-                disks: vec![],
-                ..web()
-            },
-            "disks is empty",
-        ),
-        (
-            DomainSpec {
-                seed: "seed.img".into(),
-                ..web()
-            },
-            "seed must be an absolute path",
-        ),
-        (
-            DomainSpec {
-                arch: Arch::Aarch64,
-                firmware: Firmware::Bios,
-                ..web()
-            },
-            "firmware is BIOS",
-        ),
+        (DomainSpec { memory_mib: 0, ..web() }, "memory is 0"),
+        (DomainSpec { disks: vec![], ..web() }, "disks is empty"),
+        (DomainSpec { seed: "seed.img".into(), ..web() }, "seed must be an absolute path"),
+        (DomainSpec { arch: Arch::Aarch64, firmware: Firmware::Bios, ..web() }, "firmware is BIOS"),
     ];
     for (spec, sentence) in cases {
         let refusal = to_xml(&spec).unwrap_err().to_string();
@@ -119,10 +55,7 @@ fn refusals_name_the_field_and_the_rule() {
 fn refusals_of_disks_and_interfaces_carry_their_index() {
     let mut spec = web();
     spec.disks[1].name = "more-than-20-characters".into();
-    assert_eq!(
-        refusal(&spec),
-        "disks[1].name has 23 bytes; at most 20 are allowed"
-    );
+    assert_eq!(refusal(&spec), "disks[1].name has 23 bytes; at most 20 are allowed");
     let mut spec = web();
     spec.interfaces[1].mac = "53:54:00:00:00:01".into();
     assert_eq!(
@@ -131,10 +64,7 @@ fn refusals_of_disks_and_interfaces_carry_their_index() {
     );
     let mut spec = web();
     spec.interfaces[0].source = Source::Bridge("a-bridge-too-long".into());
-    assert_eq!(
-        refusal(&spec),
-        "interfaces[0].bridge has 17 bytes; at most 15 are allowed"
-    );
+    assert_eq!(refusal(&spec), "interfaces[0].bridge has 17 bytes; at most 15 are allowed");
 }
 
 fn refusal(spec: &DomainSpec) -> String {
@@ -150,10 +80,8 @@ fn strings(xml: &str) -> Vec<String> {
         match reader.read_event().unwrap() {
             Event::Start(element) | Event::Empty(element) => {
                 for attribute in element.attributes() {
-                    let value = attribute
-                        .unwrap()
-                        .normalized_value(quick_xml::XmlVersion::Implicit1_0)
-                        .unwrap();
+                    let value =
+                        attribute.unwrap().normalized_value(quick_xml::XmlVersion::Implicit1_0).unwrap();
                     found.push(value.into_owned());
                 }
             }

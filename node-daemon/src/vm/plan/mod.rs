@@ -129,19 +129,25 @@ pub(crate) fn plan(goal: &Goal, observed: &Observed, moment: &Moment) -> Plan {
         (Goal::Delete(removal), Domain::Ours { state, record }) => delete(removal, *state, record, moment),
         (Goal::Halt(_), Domain::Absent) => Plan::Converged,
         (Goal::Halt(desired), Domain::Ours { state: State::Off(_), record }) => off::halted(desired, record),
-        (Goal::Halt(desired), Domain::Ours { state, record }) => running::halt(desired, *state, record, moment),
+        (Goal::Halt(desired), Domain::Ours { state, record }) => {
+            running::halt(desired, *state, record, moment)
+        }
         (Goal::Run(desired), Domain::Absent) => start::first(desired, observed),
         (Goal::Run(desired), Domain::Ours { state: State::Off(ended), record }) => {
             off::run(desired, *ended, record, observed, moment)
         }
-        (Goal::Run(desired), Domain::Ours { state, record }) => running::run(desired, *state, record, observed, moment),
+        (Goal::Run(desired), Domain::Ours { state, record }) => {
+            running::run(desired, *state, record, observed, moment)
+        }
     }
 }
 
 fn delete(removal: &Removal, state: State, record: &Record, moment: &Moment) -> Plan {
     match state {
         State::Off(_) => Plan::Do(vec![Step::Undefine, Step::RemoveFiles]),
-        State::Running | State::Paused(_) => running::stop(super::record::Stop::Halt, removal.grace, state, record, moment),
+        State::Running | State::Paused(_) => {
+            running::stop(super::record::Stop::Halt, removal.grace, state, record, moment)
+        }
     }
 }
 
@@ -164,7 +170,7 @@ fn remember(record: Record) -> Step {
 }
 
 #[cfg(test)]
-mod model;
+pub(super) mod model;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

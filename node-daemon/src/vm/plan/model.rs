@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdfast_api::VirtualMachine;
 use holdfast_api::reference::ObjectRef;
-use holdfast_api::virtual_machine::{Blank, Disk, Interface, RunStrategy, VirtualMachineSpec};
+use holdfast_api::virtual_machine::{Blank, Disk, Interface, RunStrategy, SeedStatus, VirtualMachineSpec};
 use uuid::Uuid;
 
 use super::super::desired::Desired;
@@ -20,49 +20,59 @@ const UID: Uuid = Uuid::from_u128(0x0123);
 /// Virtual seconds that pass between two looks.
 const LOOK: u64 = 5;
 
-pub(super) fn spec() -> VirtualMachineSpec {
+pub(in crate::vm) fn spec() -> VirtualMachineSpec {
     VirtualMachineSpec {
         cpu: 1,
         memory: "256Mi".into(),
         termination_grace_period_seconds: 60,
         disks: vec![
-            Disk { name: "root".into(), size: "1Gi".into(), image: Some(ObjectRef { name: "tiny".into() }), blank: None },
+            Disk {
+                name: "root".into(),
+                size: "1Gi".into(),
+                image: Some(ObjectRef { name: "tiny".into() }),
+                blank: None,
+            },
             Disk { name: "data".into(), size: "1Gi".into(), image: None, blank: Some(Blank {}) },
         ],
-        interfaces: vec![Interface { name: "lan".into(), network: ObjectRef { name: "default".into() }, ..Default::default() }],
+        interfaces: vec![Interface {
+            name: "lan".into(),
+            network: ObjectRef { name: "default".into() },
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Guest {
+pub(in crate::vm) enum Guest {
     Obeys,
     Deaf,
 }
 
-pub(super) struct World {
-    pub(super) spec: VirtualMachineSpec,
-    pub(super) generation: i64,
-    pub(super) deleted: bool,
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the world, and any mix of them occurs")]
+pub(in crate::vm) struct World {
+    pub(in crate::vm) spec: VirtualMachineSpec,
+    pub(in crate::vm) generation: i64,
+    pub(in crate::vm) deleted: bool,
     /// Whether the object is known to the daemon at all.
-    pub(super) known: bool,
-    pub(super) domain: Domain,
-    pub(super) folder: Folder,
-    pub(super) image: bool,
+    pub(in crate::vm) known: bool,
+    pub(in crate::vm) domain: Domain,
+    pub(in crate::vm) folder: Folder,
+    pub(in crate::vm) image: bool,
     disks: BTreeMap<String, u64>,
     seed: bool,
     network: bool,
-    pub(super) guest: Guest,
-    pub(super) starts: u32,
-    pub(super) forced: u32,
-    pub(super) room_mib: u64,
+    pub(in crate::vm) guest: Guest,
+    pub(in crate::vm) starts: u32,
+    pub(in crate::vm) forced: u32,
+    pub(in crate::vm) room_mib: u64,
     clock: u64,
     stop_begun: Option<u64>,
     asked: Option<u64>,
 }
 
 impl World {
-    pub(super) fn new(spec: VirtualMachineSpec) -> Self {
+    pub(in crate::vm) fn new(spec: VirtualMachineSpec) -> Self {
         Self {
             spec,
             generation: 1,
@@ -84,17 +94,17 @@ impl World {
         }
     }
 
-    pub(super) fn edit(&mut self, edit: impl FnOnce(&mut VirtualMachineSpec)) {
+    pub(in crate::vm) fn edit(&mut self, edit: impl FnOnce(&mut VirtualMachineSpec)) {
         edit(&mut self.spec);
         self.generation += 1;
     }
 
-    pub(super) fn running(&self) -> bool {
+    pub(in crate::vm) fn running(&self) -> bool {
         matches!(self.domain, Domain::Ours { state: State::Running | State::Paused(_), .. })
     }
 
     /// The guest ends, whoever caused it.
-    pub(super) fn end(&mut self, ended: Ended) {
+    pub(in crate::vm) fn end(&mut self, ended: Ended) {
         if let Domain::Ours { state, .. } = &mut self.domain
             && !matches!(state, State::Off(_))
         {
@@ -103,7 +113,7 @@ impl World {
     }
 
     /// Every process of the host dies; libvirt forgets how things ended.
-    pub(super) fn reboot(&mut self) {
+    pub(in crate::vm) fn reboot(&mut self) {
         if let Domain::Ours { state, .. } = &mut self.domain {
             *state = State::Off(Ended::Unknown);
         }
@@ -112,18 +122,24 @@ impl World {
     }
 
     /// The daemon dies: it forgets what it did not write down.
-    pub(super) fn crash(&mut self) {
+    pub(in crate::vm) fn crash(&mut self) {
         (self.stop_begun, self.asked) = (None, None);
     }
 
-    fn goal(&self) -> Option<Goal> {
+    pub(in crate::vm) fn goal(&self) -> Option<Goal> {
         let object = self.known.then(|| self.object());
         let desired = match &object {
-            Some(_) if self.deleted => return Some(Goal::Delete(Removal { uid: UID, grace: Duration::from_secs(60) })),
+            Some(_) if self.deleted => {
+                return Some(Goal::Delete(Removal { uid: UID, grace: Duration::from_secs(60) }));
+            }
             Some(vm) => Desired::try_from(vm).unwrap(),
             None => Desired::from_record(UID, self.domain.record()?).unwrap(),
         };
-        Some(if desired.run_strategy() == RunStrategy::Halted { Goal::Halt(desired) } else { Goal::Run(desired) })
+        Some(if desired.run_strategy() == RunStrategy::Halted {
+            Goal::Halt(desired)
+        } else {
+            Goal::Run(desired)
+        })
     }
 
     fn object(&self) -> VirtualMachine {
@@ -144,8 +160,14 @@ impl World {
             folder: self.folder,
             images: BTreeMap::from([("root".into(), image)]),
             disks: self.disks.clone(),
-            networks: BTreeMap::from([("lan".into(), Network::Known(serde_json::from_value(network).unwrap()))]),
-            seed: Seed { written: self.seed, inputs: Inputs::Ready { ssh_keys: vec![], secrets: Default::default() } },
+            networks: BTreeMap::from([(
+                "lan".into(),
+                Network::Known(serde_json::from_value(network).unwrap()),
+            )]),
+            seed: Seed {
+                written: self.seed,
+                inputs: Inputs::Ready { ssh_keys: vec![], secrets: SeedStatus::default() },
+            },
             accelerator: Accelerator::Proved,
             room: Room { memory_mib: self.room_mib, cpu: 64 },
         }
@@ -153,11 +175,15 @@ impl World {
 
     fn moment(&self) -> Moment {
         let since = |at: Option<u64>| at.map(|at| Duration::from_secs(self.clock - at));
-        Moment { now: self.clock as i64, stopping_for: since(self.stop_begun), asked_ago: since(self.asked) }
+        Moment {
+            now: i64::try_from(self.clock).unwrap(),
+            stopping_for: since(self.stop_begun),
+            asked_ago: since(self.asked),
+        }
     }
 
     /// One look; carries out at most `limit` steps, as if the daemon died after them.
-    pub(super) fn look(&mut self, limit: usize) -> Option<Plan> {
+    pub(in crate::vm) fn look(&mut self, limit: usize) -> Option<Plan> {
         self.clock += LOOK;
         let plan = plan(&self.goal()?, &self.observed(), &self.moment());
         if let Plan::Do(steps) = &plan {
@@ -171,7 +197,7 @@ impl World {
     }
 
     /// Looks until the plan is to do nothing; panics when that never comes.
-    pub(super) fn settle(&mut self) -> Option<Plan> {
+    pub(in crate::vm) fn settle(&mut self) -> Option<Plan> {
         for _ in 0..200 {
             match self.look(usize::MAX) {
                 Some(Plan::Do(_) | Plan::Wait { .. }) => {}
@@ -235,7 +261,10 @@ impl World {
 
     fn start(&mut self, paused: bool) {
         assert!(!self.running(), "a guest is started twice");
-        assert!(self.seed && self.network && self.disks.len() >= self.spec.disks.len(), "started before all is there");
+        assert!(
+            self.seed && self.network && self.disks.len() >= self.spec.disks.len(),
+            "started before all is there"
+        );
         self.starts += 1;
         (self.stop_begun, self.asked) = (None, None);
         self.ours(|state, _| *state = if paused { State::Paused(PausedBy::Request) } else { State::Running });

@@ -17,12 +17,19 @@ const WELL_AFTER: i64 = 600;
 
 /// The guest shall be off, and is.
 pub(super) fn halted(desired: &Desired, record: &Record) -> Plan {
-    let wanted = Record { run: Run::Stopped, stop: None, failures: Failures::default(), ..judged(desired, record) };
+    let wanted =
+        Record { run: Run::Stopped, stop: None, failures: Failures::default(), ..judged(desired, record) };
     if wanted == *record { Plan::Converged } else { Plan::Do(vec![remember(wanted)]) }
 }
 
 /// The guest shall run as far as its strategy says, and is off.
-pub(super) fn run(desired: &Desired, ended: Ended, record: &Record, observed: &Observed, moment: &Moment) -> Plan {
+pub(super) fn run(
+    desired: &Desired,
+    ended: Ended,
+    record: &Record,
+    observed: &Observed,
+    moment: &Moment,
+) -> Plan {
     if let Some(settled) = settle(desired.run_strategy(), ended, record, moment.now) {
         return Plan::Do(vec![remember(settled)]);
     }
@@ -50,8 +57,12 @@ fn settle(strategy: RunStrategy, ended: Ended, record: &Record, now: i64) -> Opt
         return None;
     }
     let run = match (strategy, ended) {
-        (RunStrategy::Always, _) | (RunStrategy::RerunOnFailure, Ended::Failed | Ended::Unknown) => Run::Ready,
-        (RunStrategy::RerunOnFailure, Ended::PoweredOff) | (RunStrategy::Once | RunStrategy::Halted, _) => Run::Done,
+        (RunStrategy::Always, _) | (RunStrategy::RerunOnFailure, Ended::Failed | Ended::Unknown) => {
+            Run::Ready
+        }
+        (RunStrategy::RerunOnFailure, Ended::PoweredOff) | (RunStrategy::Once | RunStrategy::Halted, _) => {
+            Run::Done
+        }
     };
     Some(counted(record, run, ended, now))
 }
@@ -67,7 +78,11 @@ fn counted(record: &Record, run: Run, ended: Ended, now: i64) -> Record {
     Record {
         run: if again { Run::Stopped } else { run },
         restarts: record.restarts.saturating_add(i32::from(by_itself)),
-        failures: if by_itself { Failures { count: count.saturating_add(1), last: now } } else { record.failures },
+        failures: if by_itself {
+            Failures { count: count.saturating_add(1), last: now }
+        } else {
+            record.failures
+        },
         ..record.clone()
     }
 }

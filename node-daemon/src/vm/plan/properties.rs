@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::super::observed::{Domain, Ended, Folder, State};
 use super::super::record::Run;
-use super::model::{Guest, World, spec};
 use super::Plan;
+use super::model::{Guest, World, spec};
 
 /// Something that happens.
 #[derive(Clone, Debug)]

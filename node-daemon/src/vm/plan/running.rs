@@ -13,7 +13,13 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(2);
 
 /// The guest shall run.
-pub(super) fn run(desired: &Desired, state: State, record: &Record, observed: &Observed, moment: &Moment) -> Plan {
+pub(super) fn run(
+    desired: &Desired,
+    state: State,
+    record: &Record,
+    observed: &Observed,
+    moment: &Moment,
+) -> Plan {
     if record.stop.is_some() || record.wants_restart(&desired.spec().restart_request) {
         return stop(Stop::Restart, desired.grace(), state, record, moment);
     }
@@ -24,7 +30,8 @@ pub(super) fn run(desired: &Desired, state: State, record: &Record, observed: &O
     match (state, desired.paused()) {
         (State::Running, true) => Plan::Do(vec![Step::Suspend]),
         (State::Paused(_), false) => Plan::Do(vec![Step::Resume]),
-        (State::Paused(PausedBy::Request | PausedBy::IoError), true) | (State::Running | State::Off(_), _) => {
+        (State::Paused(PausedBy::Request | PausedBy::IoError), true)
+        | (State::Running | State::Off(_), _) => {
             start::full(desired, observed.room).map_or(Plan::Converged, Plan::Blocked)
         }
     }
@@ -53,7 +60,7 @@ pub(super) fn stop(why: Stop, grace: Duration, state: State, record: &Record, mo
         let thaw = matches!(state, State::Paused(_)).then_some(Step::Resume);
         return Plan::Do(thaw.into_iter().chain([Step::RequestShutdown]).collect());
     }
-    Plan::Wait { on: On::PowerOff, until: LOOK.min(grace - asked) }
+    Plan::Wait { on: On::PowerOff, until: LOOK.min(grace.saturating_sub(asked)) }
 }
 
 /// The record with the newest good spec, so that what follows with no API follows it.

@@ -80,7 +80,8 @@ fn networks(
     let mut known = BTreeMap::new();
     for interface in desired.interfaces() {
         let name = format!("{}/{}", desired.identity().namespace, interface.network);
-        let remembered = record.and_then(|record| record.networks.get(&interface.name)).filter(|old| old.name == name);
+        let remembered =
+            record.and_then(|record| record.networks.get(&interface.name)).filter(|old| old.name == name);
         let network = match (remembered, observed.networks.get(&interface.name)) {
             (Some(network), _) | (None, Some(Network::Known(network))) => network.clone(),
             (None, Some(Network::Unavailable(obstacle))) => return Err(Plan::Blocked(obstacle.clone())),
@@ -187,8 +188,12 @@ fn disk_step(disk: &Disk, image: Option<&HeldImage>, present: Option<u64>) -> Re
     }
     Ok(match (&disk.source, image, present) {
         (_, _, Some(bytes)) if bytes >= disk.bytes => None,
-        (Source::Blank, _, Some(_)) => Some(Step::Grow { disk: name, kind: DiskKind::Blank, bytes: disk.bytes }),
-        (Source::Image { .. }, _, Some(_)) => Some(Step::Grow { disk: name, kind: DiskKind::Overlay, bytes: disk.bytes }),
+        (Source::Blank, _, Some(_)) => {
+            Some(Step::Grow { disk: name, kind: DiskKind::Blank, bytes: disk.bytes })
+        }
+        (Source::Image { .. }, _, Some(_)) => {
+            Some(Step::Grow { disk: name, kind: DiskKind::Overlay, bytes: disk.bytes })
+        }
         (Source::Blank, _, None) => Some(Step::CreateBlank { disk: name, bytes: disk.bytes }),
         (Source::Image { .. }, Some(image), None) => {
             Some(Step::CreateOverlay { disk: name, image: image.digest, bytes: disk.bytes })
@@ -220,7 +225,9 @@ pub(super) fn full(desired: &Desired, room: Room) -> Option<Obstacle> {
     };
     Some(Obstacle::stalled(
         "NodeFull",
-        format!("{asked} are asked for and the node has {left} left for this virtual machine: ask for less, or delete it and create it again to let another node take it"),
+        format!(
+            "{asked} are asked for and the node has {left} left for this virtual machine: ask for less, or delete it and create it again to let another node take it"
+        ),
     ))
 }
 

@@ -200,16 +200,10 @@ pub(super) fn devices(spec: &DomainSpec) -> Result<Devices<'_>, Invalid> {
         list.push(Device::Disk(self::disk(index, disk)?));
     }
     list.push(Device::Disk(seed(spec.disks.len(), &spec.seed)?));
-    list.push(Device::Controller(Controller {
-        kind: "usb",
-        model: "none",
-    }));
+    list.push(Device::Controller(Controller { kind: "usb", model: "none" }));
     list.extend(spec.interfaces.iter().map(interface).map(Device::Interface));
     list.push(Device::Serial(serial(&spec.serial_log)?));
-    list.push(Device::MemBalloon(MemBalloon {
-        model: "virtio",
-        free_page_reporting: "on",
-    }));
+    list.push(Device::MemBalloon(MemBalloon { model: "virtio", free_page_reporting: "on" }));
     list.push(Device::Rng(rng()));
     list.extend(panic_device(spec.arch).map(Device::Panic));
     Ok(Devices { list })
@@ -220,12 +214,8 @@ fn disk(index: usize, disk: &spec::Disk) -> Result<Disk<'_>, Invalid> {
         None => BackingStore::default(),
         Some((path, format)) => BackingStore {
             kind: Some("file"),
-            format: Some(FormatName {
-                name: name_of(*format),
-            }),
-            source: Some(File {
-                path: text::path(&format!("disks[{index}].backing"), path)?,
-            }),
+            format: Some(FormatName { name: name_of(*format) }),
+            source: Some(File { path: text::path(&format!("disks[{index}].backing"), path)? }),
             end: Some(Empty {}),
         },
     };
@@ -233,14 +223,9 @@ fn disk(index: usize, disk: &spec::Disk) -> Result<Disk<'_>, Invalid> {
         kind: "file",
         device: "disk",
         driver: driver(disk.format, Some("unmap")),
-        source: File {
-            path: text::path(&format!("disks[{index}].path"), &disk.path)?,
-        },
+        source: File { path: text::path(&format!("disks[{index}].path"), &disk.path)? },
         backing,
-        target: Target {
-            dev: device_name(index),
-            bus: "virtio",
-        },
+        target: Target { dev: device_name(index), bus: "virtio" },
         readonly: None,
         serial: &disk.name,
         boot: (index == 0).then_some(Boot { order: 1 }),
@@ -252,14 +237,9 @@ fn seed(index: usize, path: &Path) -> Result<Disk<'_>, Invalid> {
         kind: "file",
         device: "disk",
         driver: driver(Format::Raw, None),
-        source: File {
-            path: text::path("seed", path)?,
-        },
+        source: File { path: text::path("seed", path)? },
         backing: BackingStore::default(),
-        target: Target {
-            dev: device_name(index),
-            bus: "virtio",
-        },
+        target: Target { dev: device_name(index), bus: "virtio" },
         readonly: Some(Empty {}),
         serial: "cidata",
         boot: None,
@@ -267,13 +247,7 @@ fn seed(index: usize, path: &Path) -> Result<Disk<'_>, Invalid> {
 }
 
 fn driver(format: Format, discard: Option<&'static str>) -> Driver {
-    Driver {
-        name: "qemu",
-        format: name_of(format),
-        cache: "none",
-        io: "threads",
-        discard,
-    }
+    Driver { name: "qemu", format: name_of(format), cache: "none", io: "threads", discard }
 }
 
 fn name_of(format: Format) -> &'static str {
@@ -292,63 +266,31 @@ fn device_name(index: usize) -> String {
         letters.push(b'a' + u8::try_from(rest % 26).unwrap_or(0));
         rest /= 26;
     }
-    "vd".chars()
-        .chain(letters.iter().rev().map(|&letter| char::from(letter)))
-        .collect()
+    "vd".chars().chain(letters.iter().rev().map(|&letter| char::from(letter))).collect()
 }
 
 fn interface(interface: &spec::Interface) -> Interface<'_> {
     let (kind, source) = match &interface.source {
-        Source::Network(name) => (
-            "network",
-            Plug {
-                network: Some(name),
-                bridge: None,
-            },
-        ),
-        Source::Bridge(name) => (
-            "bridge",
-            Plug {
-                network: None,
-                bridge: Some(name),
-            },
-        ),
+        Source::Network(name) => ("network", Plug { network: Some(name), bridge: None }),
+        Source::Bridge(name) => ("bridge", Plug { network: None, bridge: Some(name) }),
     };
     Interface {
         kind,
-        mac: Mac {
-            address: &interface.mac,
-        },
+        mac: Mac { address: &interface.mac },
         source,
-        target: TargetDevice {
-            dev: &interface.target_dev,
-        },
+        target: TargetDevice { dev: &interface.target_dev },
         model: Model { name: "virtio" },
-        alias: Alias {
-            name: format!("ua-{}", interface.name),
-        },
+        alias: Alias { name: format!("ua-{}", interface.name) },
     }
 }
 
 /// A terminal for `virsh console` and a log that outlives restarts of the guest.
 fn serial(log: &Path) -> Result<Serial<'_>, Invalid> {
-    Ok(Serial {
-        kind: "pty",
-        log: Log {
-            path: text::path("serialLog", log)?,
-            append: "on",
-        },
-    })
+    Ok(Serial { kind: "pty", log: Log { path: text::path("serialLog", log)?, append: "on" } })
 }
 
 fn rng() -> Rng {
-    Rng {
-        model: "virtio",
-        backend: RngBackend {
-            model: "random",
-            source: "/dev/urandom",
-        },
-    }
+    Rng { model: "virtio", backend: RngBackend { model: "random", source: "/dev/urandom" } }
 }
 
 /// Lets the guest's kernel say that it panicked. arm64 has no ISA bus, and libvirt 9.0 no other model for it.
