@@ -51,3 +51,8 @@ pub fn empty_folder(path: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// Removes a file that is there.
+pub fn remove_file(path: &Path) -> Result<()> {
+    fs::remove_file(path).with_context(|| format!("could not remove {}", path.display()))
+}

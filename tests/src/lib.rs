@@ -11,6 +11,8 @@
 //! ends with this process, even when it is killed: children carry a parent-death signal, and every host is one PID
 //! namespace, so the end of its first process is the end of all of them.
 
+pub mod acting_node;
+pub mod bench;
 pub mod control_plane;
 pub mod demo;
 pub mod files;
@@ -22,13 +24,16 @@ pub mod install;
 pub mod kubeconfig;
 pub mod link;
 pub mod machine;
+pub mod office;
 pub mod peer;
 pub mod pki;
 pub mod ports;
 pub mod process;
 pub mod progress;
+pub mod proxy;
 pub mod runtime;
 pub mod site;
+pub mod site_folder;
 pub mod spawner;
 pub mod story;
 pub mod wait;

@@ -25,7 +25,7 @@ use crate::machine::{Blueprint, Machine};
 use crate::progress::Progress;
 use crate::site::{Layout, Site};
 use crate::wait::{Look, wait_for};
-use crate::{files, guest_image, install, peer};
+use crate::{files, guest_image, install, site_folder};
 
 /// The account a story acts under.
 const EDITOR: &str = "editor";
@@ -161,9 +161,7 @@ async fn shared_site() -> Result<&'static Site> {
         let stem = own.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         // Cargo appends a hash to the name.
         let name = stem.rsplit_once('-').map_or(stem.as_str(), |(name, _)| name).to_owned();
-        let folder = peer::repository().join("target/sites").join(name);
-        files::remove_folder(&folder)?;
-        files::create_folder(&folder)?;
+        let folder = site_folder::fresh(&name)?;
         let progress = Progress::to(&folder.join("progress"));
         let hosts = vec!["a".to_owned(), "b".to_owned()];
         Site::start(&Layout { folder, hosts, kubeconfig: None }, &progress).await

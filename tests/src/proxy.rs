@@ -1,0 +1,153 @@
+//! A proxy before the API server that counts writes and can cut the line after any of them.
+//!
+//! It listens without TLS on loopback and passes each client's own credentials on, so that a program's rights stay its
+//! own. A write that was let through has happened; whether its answer arrives is the story's choice. So "killed between
+//! two writes" needs nothing in the program under test.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::Response;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::files;
+use crate::kubeconfig::Server;
+
+/// Larger than any object the API server takes.
+const BODY_LIMIT: usize = 4 << 20;
+
+/// The proxy; dropping it cuts every line.
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+    serving: JoinHandle<()>,
+}
+
+struct Shared {
+    upstream: String,
+    client: reqwest::Client,
+    /// How many writes may still pass.
+    left: AtomicUsize,
+    passed: Mutex<Vec<String>>,
+}
+
+impl Proxy {
+    /// Starts one before `server`.
+    pub async fn start(server: &Server) -> Result<Self> {
+        let authority =
+            reqwest::Certificate::from_pem(server.authority.as_bytes()).context("no authority")?;
+        let client = reqwest::Client::builder().tls_certs_only([authority]).no_proxy().build();
+        let shared = Arc::new(Shared {
+            upstream: format!("https://{}:{}", server.host, server.port),
+            client: client.context("could not make an HTTP client")?,
+            left: AtomicUsize::new(usize::MAX),
+            passed: Mutex::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("could not listen")?;
+        let port = listener.local_addr().context("could not tell the port")?.port();
+        let routes = Router::new().fallback(pass).with_state(Arc::clone(&shared));
+        let serving = tokio::spawn(async move { drop(axum::serve(listener, routes).await) });
+        Ok(Self { port, shared, serving })
+    }
+
+    /// Writes a kubeconfig that leads through the proxy.
+    pub fn write_kubeconfig(&self, file: &Path, token: &str) -> Result<()> {
+        let document = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "proxy", "cluster": {"server": format!("http://127.0.0.1:{}", self.port)}}],
+            "users": [{"name": "proxy", "user": {"token": token}}],
+            "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
+            "current-context": "proxy",
+        });
+        files::write_private(file, document.to_string())
+    }
+
+    /// Lets this many more writes pass, then cuts the line: nothing passes and no answer arrives, not even the last one.
+    pub fn cut_after(&self, writes: usize) {
+        self.shared.left.store(writes, Ordering::SeqCst);
+    }
+
+    /// Lets everything pass again.
+    pub fn mend(&self) {
+        self.cut_after(usize::MAX);
+    }
+
+    /// Whether the line is cut.
+    pub fn is_cut(&self) -> bool {
+        self.shared.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// The writes that passed so far, such as `PATCH /apis/…`; events and Leases of leaders are left out.
+    pub fn writes(&self) -> Vec<String> {
+        self.shared.passed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// A write whose loss matters: events are a courtesy, and the leader's Lease is renewed all the time.
+fn counts(method: &Method, path: &str) -> bool {
+    let reads = *method == Method::GET || *method == Method::HEAD;
+    !reads
+        && !path.contains("/events")
+        && !path.ends_with("/leases/holdfast-controller")
+        && !path.ends_with("/leases")
+        || *method == Method::POST && path.ends_with("/leases")
+}
+
+async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, StatusCode> {
+    let (parts, body) = request.into_parts();
+    let counted = counts(&parts.method, parts.uri.path());
+    if !shared.admit(counted) {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    if counted {
+        let mut passed = shared.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        passed.push(format!("{} {}", parts.method, parts.uri.path()));
+    }
+    let body = to_bytes(body, BODY_LIMIT).await.map_err(|_| StatusCode::BAD_REQUEST)?;
+    let target = format!("{}{}", shared.upstream, parts.uri);
+    let sent = shared.client.request(parts.method, target).headers(forwarded(parts.headers)).body(body);
+    let answer = sent.send().await.map_err(|_| StatusCode::BAD_GATEWAY)?;
+    if counted && shared.left.load(Ordering::SeqCst) == 0 {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let mut response = Response::builder().status(answer.status());
+    if let Some(kind) = answer.headers().get(header::CONTENT_TYPE) {
+        response = response.header(header::CONTENT_TYPE, kind);
+    }
+    response.body(Body::from_stream(answer.bytes_stream())).map_err(|_| StatusCode::BAD_GATEWAY)
+}
+
+impl Shared {
+    /// Whether the request may pass; a write that counts takes its place.
+    fn admit(&self, counted: bool) -> bool {
+        let take = |left: usize| match (left, counted) {
+            (0, _) => None,
+            (usize::MAX, _) | (_, false) => Some(left),
+            (_, true) => Some(left - 1),
+        };
+        self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+    }
+}
+
+/// Headers that belong to the request, not to the connection; compressed answers would need no less care than plain ones.
+fn forwarded(mut headers: HeaderMap) -> HeaderMap {
+    for name in [header::HOST, header::CONNECTION, header::CONTENT_LENGTH, header::ACCEPT_ENCODING] {
+        headers.remove(name);
+    }
+    headers
+}
