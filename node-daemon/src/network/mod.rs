@@ -9,6 +9,7 @@
 mod error;
 mod names;
 mod netlink;
+mod observe;
 mod plan;
 mod record;
 mod values;
@@ -39,7 +40,8 @@ pub(crate) use values::{Device, Subnet};
 
 use names::Tagged;
 use netlink::{Link, LinkKind, Neighbour, Netlink};
-use plan::{Claim, ClaimKind, Conflict, Plan, Present};
+use observe::{claims, has_guests, is_ours, present};
+use plan::{Conflict, Plan, Present};
 
 /// How long an ensured network waits for its virtual machine to be defined: far longer than that takes. One removed too
 /// early is made again by the next start, one kept too long keeps its subnet from others.
@@ -124,7 +126,10 @@ impl Networks {
     ) -> Result<Source, Error> {
         let networks = self.networks(&record.name).await?;
         let present = present(record, &networks)?;
-        let claims = if present == Present::Active { Vec::new() } else { claims(record, &networks).await? };
+        let claims = match present {
+            Present::Active => Vec::new(),
+            _ => claims(record.uid, &networks).await.map_err(kernel_failed(&record.name))?,
+        };
         let plan = plan::plan(record.uid, wanted, present, self.pool, &claims);
         match plan.map_err(|conflict| self.conflict(record, conflict))? {
             Plan::Ready => {}
@@ -184,68 +189,6 @@ async fn vlan_bridge(record: &NetworkRecord, tagged: &Tagged) -> Result<Source, 
     let kernel = Netlink::open().map_err(kernel_failed(&record.name))?;
     vlan::ensure(&kernel, &record.name, tagged).await?;
     Ok(Source::Bridge(tagged.bridge()))
-}
-
-/// The libvirt network of a record; one that has its name or UUID without our metadata is in the way.
-fn present(record: &NetworkRecord, networks: &[Network]) -> Result<Present, Error> {
-    let name = names::network(record.uid);
-    let Some(found) = networks.iter().find(|found| found.uuid == record.uid || found.name == name) else {
-        return Ok(Present::Absent);
-    };
-    if !is_ours(found) || found.uuid != record.uid {
-        let what = format!("libvirt network {}", found.name);
-        let remedy = "remove or rename it on the node";
-        return Err(Error::Foreign { network: record.name.clone(), what, remedy });
-    }
-    if found.active {
-        return Ok(Present::Active);
-    }
-    Ok(Present::Stopped(subnets(found).next()))
-}
-
-/// Who else uses which addresses, libvirt's networks first: their names say more than an address of a bridge.
-async fn claims(record: &NetworkRecord, networks: &[Network]) -> Result<Vec<Claim>, Error> {
-    let kernel = Netlink::open().map_err(kernel_failed(&record.name))?;
-    let addresses = kernel.addresses().await.map_err(kernel_failed(&record.name))?;
-    let routes = kernel.routes().await.map_err(kernel_failed(&record.name))?;
-    let others = networks.iter().filter(|network| network.uuid != record.uid);
-    let networks = others.flat_map(|network| subnets(network).map(|subnet| network_claim(network, subnet)));
-    let addresses = addresses.into_iter().map(|used| {
-        let by = format!("the subnet {} of device {}", used.subnet, used.device);
-        Claim { subnet: used.subnet, kind: ClaimKind::Address, by }
-    });
-    let routes = routes.into_iter().map(|used| {
-        let by = format!("the route to {} through {}", used.subnet, used.device);
-        Claim { subnet: used.subnet, kind: ClaimKind::Route, by }
-    });
-    Ok(networks.chain(addresses).chain(routes).collect())
-}
-
-/// A claim that names a network as its owner knows it: ours by namespace and name, a foreign one as libvirt does.
-fn network_claim(network: &Network, subnet: Ipv4Net) -> Claim {
-    let kind = if network.active { ClaimKind::ActiveNetwork } else { ClaimKind::StoppedNetwork };
-    let by = match &network.record {
-        Some(name) => format!("network {name} ({subnet})"),
-        None => format!("libvirt network {} ({subnet})", network.name),
-    };
-    Claim { subnet, kind, by }
-}
-
-fn subnets(network: &Network) -> impl Iterator<Item = Ipv4Net> {
-    let net = |subnet: &network_xml::Subnet| Ipv4Net::new(subnet.address, subnet.prefix).ok();
-    network.subnets.iter().filter_map(net).map(|net| net.trunc())
-}
-
-fn is_ours(network: &Network) -> bool {
-    network.record.is_some()
-}
-
-/// Whether a port other than libvirt's own dummy is on the network's bridge.
-fn has_guests(network: &Network, links: &[Link]) -> bool {
-    let bridge = links.iter().find(|link| Some(&link.name) == network.bridge.as_ref());
-    let is_guest =
-        |link: &Link| link.master == bridge.map(|bridge| bridge.index) && !link.name.ends_with("-nic");
-    bridge.is_some() && links.iter().any(is_guest)
 }
 
 /// The VLAN a record needs, if any.

@@ -1,6 +1,8 @@
 //! The kernel's network devices, addresses and routes through rtnetlink(7): reads and single changes, no decisions.
 //!
-//! The one file that names `rtnetlink`. A handle speaks to the network namespace of the thread that opened it.
+//! The one module that names `rtnetlink`. A handle speaks to the network namespace of the thread that opened it.
+
+mod parse;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,15 +11,9 @@ use std::time::Duration;
 use futures::{Stream, TryStreamExt};
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeVlanInfoFlags, In6AddrGenMode, InfoBridge, InfoData, InfoKind, InfoVlan,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, BridgeVlanInfoFlags, In6AddrGenMode, LinkAttribute,
 };
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::{Handle, LinkBridge, LinkBridgeVlan, LinkUnspec, LinkVlan, RouteMessageBuilder};
 
 /// The kernel answers within a millisecond; this only keeps a broken socket from holding a start for ever.
@@ -105,7 +101,7 @@ impl Netlink {
     /// Every device.
     pub(crate) async fn links(&self) -> Result<Vec<Link>, Error> {
         let messages = collect("list devices", self.handle.link().get().execute()).await?;
-        Ok(messages.iter().map(link).collect())
+        Ok(messages.iter().map(parse::link).collect())
     }
 
     /// The subnets around the host's IPv4 addresses.
@@ -113,7 +109,7 @@ impl Netlink {
         let mut request = self.handle.address().get();
         request.message_mut().header.family = AddressFamily::Inet;
         let messages = collect("list addresses", request.execute()).await?;
-        Ok(messages.iter().filter_map(address).collect())
+        Ok(messages.iter().filter_map(parse::address).collect())
     }
 
     /// The host's IPv4 routes (main table).
@@ -121,13 +117,13 @@ impl Netlink {
         let links = self.links().await?;
         let request = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
         let messages = collect("list routes", request.execute()).await?;
-        Ok(messages.iter().filter_map(|message| route(message, &links)).collect())
+        Ok(messages.iter().filter_map(|message| parse::route(message, &links)).collect())
     }
 
     /// Everybody in the neighbour tables whose hardware address is known.
     pub(crate) async fn neighbours(&self) -> Result<Vec<Neighbour>, Error> {
         let messages = collect("list neighbours", self.handle.neighbours().get().execute()).await?;
-        Ok(messages.iter().filter_map(neighbour).collect())
+        Ok(messages.iter().filter_map(parse::neighbour).collect())
     }
 
     /// Makes a bridge, switched off.
@@ -200,108 +196,4 @@ async fn bounded<T>(
         }
         _ => Error::Refused { what, source },
     })
-}
-
-fn link(message: &LinkMessage) -> Link {
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        kind: LinkKind::Other,
-        master: None,
-        alias: String::new(),
-        up: message.header.flags.contains(LinkFlags::Up),
-    };
-    let (mut infos, mut parent) = (&[][..], 0);
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
-            LinkAttribute::Controller(master) => link.master = Some(*master),
-            LinkAttribute::Link(index) => parent = *index,
-            LinkAttribute::LinkInfo(found) => infos = found,
-            _ => {}
-        }
-    }
-    link.kind = kind(infos, parent);
-    link
-}
-
-fn kind(infos: &[LinkInfo], parent: u32) -> LinkKind {
-    let data = infos.iter().find_map(|info| match info {
-        LinkInfo::Data(data) => Some(data),
-        _ => None,
-    });
-    if infos.contains(&LinkInfo::Kind(InfoKind::Bridge)) {
-        let on = InfoBridge::VlanFiltering(true);
-        let filters_vlans =
-            data.is_some_and(|data| matches!(data, InfoData::Bridge(parts) if parts.contains(&on)));
-        return LinkKind::Bridge { filters_vlans };
-    }
-    let Some(InfoData::Vlan(parts)) = data else {
-        return LinkKind::Other;
-    };
-    let id = parts.iter().find_map(|part| match part {
-        InfoVlan::Id(id) => Some(*id),
-        _ => None,
-    });
-    id.map_or(LinkKind::Other, |id| LinkKind::Vlan { id, parent })
-}
-
-fn address(message: &AddressMessage) -> Option<Used> {
-    let (mut subnet, mut device) = (None, String::new());
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Address(IpAddr::V4(ip)) => {
-                subnet = Ipv4Net::new(*ip, message.header.prefix_len).ok();
-            }
-            AddressAttribute::Label(label) => device.clone_from(label),
-            _ => {}
-        }
-    }
-    subnet.map(|subnet| Used { subnet: subnet.trunc(), device })
-}
-
-fn route(message: &RouteMessage, links: &[Link]) -> Option<Used> {
-    if message.header.table != RouteHeader::RT_TABLE_MAIN {
-        return None;
-    }
-    let (mut network, mut device) = (Ipv4Addr::UNSPECIFIED, String::new());
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => network = *ip,
-            RouteAttribute::Oif(index) => {
-                device = links.iter().find(|link| link.index == *index).map(|link| link.name.clone())?;
-            }
-            _ => {}
-        }
-    }
-    let subnet = Ipv4Net::new(network, message.header.destination_prefix_length).ok()?;
-    Some(Used { subnet: subnet.trunc(), device })
-}
-
-fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
-    let known = !matches!(message.header.state, NeighbourState::Incomplete | NeighbourState::Failed);
-    let (mut mac, mut found) = (None, None);
-    for attribute in message.attributes.iter().filter(|_| known) {
-        match attribute {
-            NeighbourAttribute::LinkLayerAddress(bytes) if bytes.len() == 6 => mac = Some(text(bytes)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => found = Some(IpAddr::V4(*ip)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => found = Some(IpAddr::V6(*ip)),
-            _ => {}
-        }
-    }
-    let ip = found.filter(|ip| !is_local(ip))?;
-    Some(Neighbour { mac: mac?, ip })
-}
-
-fn is_local(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local() || ip.is_multicast(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip.is_multicast(),
-    }
-}
-
-fn text(mac: &[u8]) -> String {
-    let pairs: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    pairs.join(":")
 }

@@ -6,6 +6,7 @@ use std::fs;
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
+use super::observe::subnets;
 use super::*;
 use crate::retry::Retry;
 

@@ -1,0 +1,76 @@
+//! What is there already: our network as libvirt has it, who else claims which addresses, who is connected.
+
+use ipnet::Ipv4Net;
+use uuid::Uuid;
+
+use super::error::Error;
+use super::names;
+use super::netlink::{self, Link, Netlink, Used};
+use super::plan::{Claim, ClaimKind, Present};
+use super::record::NetworkRecord;
+use crate::libvirt::{Network, network_xml};
+
+/// The libvirt network of a record; one that has its name or UUID without our metadata is in the way.
+pub(super) fn present(record: &NetworkRecord, networks: &[Network]) -> Result<Present, Error> {
+    let name = names::network(record.uid);
+    let Some(found) = networks.iter().find(|found| found.uuid == record.uid || found.name == name) else {
+        return Ok(Present::Absent);
+    };
+    if !is_ours(found) || found.uuid != record.uid {
+        let what = format!("libvirt network {}", found.name);
+        let remedy = "remove or rename it on the node";
+        return Err(Error::Foreign { network: record.name.clone(), what, remedy });
+    }
+    if found.active {
+        return Ok(Present::Active);
+    }
+    Ok(Present::Stopped(subnets(found).next()))
+}
+
+/// Who else uses which addresses, libvirt's networks first: their names say more than an address of a bridge.
+pub(super) async fn claims(own: Uuid, networks: &[Network]) -> Result<Vec<Claim>, netlink::Error> {
+    let kernel = Netlink::open()?;
+    let (addresses, routes) = (kernel.addresses().await?, kernel.routes().await?);
+    let others = networks.iter().filter(|network| network.uuid != own);
+    let networks = others.flat_map(|network| subnets(network).map(|subnet| network_claim(network, subnet)));
+    let addresses = addresses.into_iter().map(|used| host_claim(ClaimKind::Address, "subnet", &used));
+    let routes = routes.into_iter().map(|used| host_claim(ClaimKind::Route, "route", &used));
+    Ok(networks.chain(addresses).chain(routes).collect())
+}
+
+fn host_claim(kind: ClaimKind, what: &str, used: &Used) -> Claim {
+    let Used { subnet, device } = used;
+    let by = match device.as_str() {
+        // A route that leads nowhere (blackhole) has none.
+        "" => format!("the {what} {subnet}"),
+        device => format!("the {what} {subnet} of device {device}"),
+    };
+    Claim { subnet: *subnet, kind, by }
+}
+
+/// A claim that names a network as its owner knows it: ours by namespace and name, a foreign one as libvirt does.
+fn network_claim(network: &Network, subnet: Ipv4Net) -> Claim {
+    let kind = if network.active { ClaimKind::ActiveNetwork } else { ClaimKind::StoppedNetwork };
+    let by = match &network.record {
+        Some(name) => format!("network {name} ({subnet})"),
+        None => format!("libvirt network {} ({subnet})", network.name),
+    };
+    Claim { subnet, kind, by }
+}
+
+pub(super) fn subnets(network: &Network) -> impl Iterator<Item = Ipv4Net> {
+    let net = |subnet: &network_xml::Subnet| Ipv4Net::new(subnet.address, subnet.prefix).ok();
+    network.subnets.iter().filter_map(net).map(|net| net.trunc())
+}
+
+pub(super) fn is_ours(network: &Network) -> bool {
+    network.record.is_some()
+}
+
+/// Whether a port other than libvirt's own dummy is on the network's bridge.
+pub(super) fn has_guests(network: &Network, links: &[Link]) -> bool {
+    let bridge = links.iter().find(|link| Some(&link.name) == network.bridge.as_ref());
+    let is_guest =
+        |link: &Link| link.master == bridge.map(|bridge| bridge.index) && !link.name.ends_with("-nic");
+    bridge.is_some() && links.iter().any(is_guest)
+}
