@@ -8,16 +8,13 @@ use holdfast_tests::control_plane::ControlPlane;
 use holdfast_tests::host::Host;
 use holdfast_tests::link::Mode;
 use holdfast_tests::wait::{Look, wait_for};
-use holdfast_tests::{files, guest_image, install, kubeconfig, peer, ports};
+use holdfast_tests::{files, guest_image, install, kubeconfig, ports, site_folder};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::PostParams;
 
 fn fresh_folder(name: &str) -> Result<PathBuf> {
-    let folder = peer::repository().join("target/sites/harness").join(name);
-    files::remove_folder(&folder)?;
-    files::create_folder(&folder)?;
-    Ok(folder)
+    site_folder::fresh(&format!("harness/{name}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

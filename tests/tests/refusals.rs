@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use holdfast_tests::control_plane::ControlPlane;
 use holdfast_tests::machine::tiny;
-use holdfast_tests::{files, install, peer};
+use holdfast_tests::{files, install, site_folder};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -18,8 +18,7 @@ struct Counter {
 async fn counter() -> Result<&'static Counter> {
     static COUNTER: OnceCell<Counter> = OnceCell::const_new();
     let open = async || -> Result<Counter> {
-        let folder = peer::repository().join("target/sites/refusals");
-        files::remove_folder(&folder)?;
+        let folder = site_folder::fresh("refusals")?;
         let plane = ControlPlane::start(&folder).await?;
         install::install(&plane.kubeconfig(), &plane.client().await?, &folder).await?;
         Ok(Counter { kubeconfig: plane.kubeconfig(), _plane: plane, folder })

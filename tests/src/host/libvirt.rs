@@ -100,7 +100,7 @@ pub(super) fn write_configuration(folder: &Path) -> Result<()> {
     }
     files::create_folder(&networks)?;
     files::write(&etc.join("libvirtd.conf"), LIBVIRTD_CONF)?;
-    files::write(&etc.join("qemu.conf"), &qemu_conf())?;
+    files::write(&etc.join("qemu.conf"), qemu_conf())?;
     files::write(&networks.join("default.xml"), DEFAULT_NETWORK)
 }
 
