@@ -82,7 +82,7 @@ impl<'a> Transfer<'a> {
     }
 
     async fn transfer_http(&self, url: &Url, resume: Option<&Resume>) -> Result<Received, Error> {
-        let mut opened = http::open(&self.cache.client, &self.cache.rules, url, resume).await?;
+        let mut opened = http::open(&self.cache.rules, url, resume).await?;
         if opened.web_page && resume.is_some() {
             // A captive portal must not cost us the gigabytes we hold.
             return Err(Error::WebPage { at: http::shown(url) });

@@ -15,7 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, IF_RANGE, LOCATION, RANGE,
 };
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 
 use super::address::{Reach, Refused};
 use super::partial::Resume;
@@ -39,8 +39,20 @@ pub(super) struct Opened {
     pub(super) web_page: bool,
 }
 
-/// Builds the one client of the cache. It keeps no idle connections: downloads are rare and large.
-pub(super) fn client(rules: &Rules) -> Result<Client, Error> {
+/// Builds the client of one transfer: a certificate authority that was installed meanwhile counts without a restart,
+/// and an idle node holds no list of them.
+///
+/// A node without any still fetches by http; over https it then reports an unknown issuer.
+fn client(rules: &Rules, at: &str) -> Result<Client, Error> {
+    let built = builder(rules).build().or_else(|error| {
+        tracing::warn!(error = innermost(&error), "https cannot be verified; install ca-certificates");
+        builder(rules).tls_certs_only([]).build()
+    });
+    built.map_err(|error| Error::Unavailable { at: at.to_owned(), why: innermost(&error) })
+}
+
+/// Downloads are rare and large, so no idle connections are kept.
+fn builder(rules: &Rules) -> ClientBuilder {
     Client::builder()
         .user_agent(concat!("holdfast-node/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -48,19 +60,13 @@ pub(super) fn client(rules: &Rules) -> Result<Client, Error> {
         .connect_timeout(rules.connect_timeout)
         .pool_max_idle_per_host(0)
         .dns_resolver(Arc::new(Resolver(rules.reach())))
-        .build()
-        .map_err(|error| Error::Refused(format!("no web client on this node ({})", innermost(&error))))
 }
 
 /// Requests the image, from where `resume` stopped if the server still has the same file.
-pub(super) async fn open(
-    client: &Client,
-    rules: &Rules,
-    url: &Url,
-    resume: Option<&Resume>,
-) -> Result<Opened, Error> {
-    let response = follow(client, rules, url, resume).await?;
+pub(super) async fn open(rules: &Rules, url: &Url, resume: Option<&Resume>) -> Result<Opened, Error> {
     let at = shown(url);
+    let client = client(rules, &at)?;
+    let response = follow(&client, rules, url, resume).await?;
     match (response.status(), resume) {
         (StatusCode::OK, _) => Ok(Opened::whole(response, at, rules)),
         (StatusCode::PARTIAL_CONTENT, Some(resume)) if continues(response.headers(), resume) => {
@@ -68,7 +74,7 @@ pub(super) async fn open(
         }
         // A range we cannot use: ask once more for everything.
         (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => {
-            let response = follow(client, rules, url, None).await?;
+            let response = follow(&client, rules, url, None).await?;
             match response.status() {
                 StatusCode::OK => Ok(Opened::whole(response, at, rules)),
                 status => Err(unusable(at, status)),

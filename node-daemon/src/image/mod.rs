@@ -130,7 +130,6 @@ impl Default for Rules {
 pub(crate) struct Cache {
     dir: PathBuf,
     rules: Rules,
-    client: reqwest::Client,
     flights: flight::Flights,
 }
 
@@ -143,8 +142,7 @@ impl Cache {
         let dir = std::path::absolute(dir).map_err(|source| Error::storage(dir, source))?;
         make_dir(&dir, 0o711)?;
         make_dir(&partial::folder(&dir), 0o700)?;
-        let client = http::client(&rules)?;
-        Ok(Self { dir, rules, client, flights: flight::Flights::default() })
+        Ok(Self { dir, rules, flights: flight::Flights::default() })
     }
 
     /// The image, if it is complete and still the file that was sealed. Costs one small read and one stat.
