@@ -33,6 +33,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How often the age of the certificate is looked at; also spreads renewals.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// How often a refusal is looked at, which enrols when it lasts.
+const REFUSED_LOOK: Duration = Duration::from_secs(10);
+
 /// Why an attempt to enrol ended without a certificate.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -109,10 +112,9 @@ impl Enroller {
             if let Some(why) = need(held.map(|held| held.validity), SystemTime::now(), refused, since_issue) {
                 return Some(why);
             }
-            match timeout(jitter::spread(LOOK), contact.changed()).await {
-                Ok(Err(_)) => return None,
-                // The Lease renews every 10 s: a change is no reason to look more often than that.
-                Ok(Ok(())) | Err(_) => sleep(Duration::from_secs(1)).await,
+            let pause = if refused.is_some() { REFUSED_LOOK } else { LOOK };
+            if let Ok(Err(_)) = timeout(jitter::spread(pause), contact.changed()).await {
+                return None;
             }
         }
     }
