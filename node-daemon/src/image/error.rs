@@ -47,7 +47,7 @@ pub(crate) enum Error {
     FormatDiffers { digest: Digest, known: Format, declared: Format },
     /// Larger than this node's configuration allows.
     #[error(
-        "{at} is larger than the {limit} bytes this node accepts; use a smaller image or raise images.maxBytes"
+        "{at} is larger than the {limit} bytes this node accepts; use a smaller image or raise imageSources.maxSize"
     )]
     TooLarge { at: String, limit: u64 },
     /// No room for the image.

@@ -53,7 +53,7 @@ fn split<'a>(path: &'a Path, rules: &'a Rules) -> Result<(&'a Path, &'a Path), E
     }
     let inside = |root: &'a std::path::PathBuf| Some((root.as_path(), path.strip_prefix(root).ok()?));
     let found = rules.file_roots.iter().find_map(inside).filter(|(_, below)| !below.as_os_str().is_empty());
-    found.ok_or_else(|| refused(path, "lies in none of the folders of this node's images.fileRoots"))
+    found.ok_or_else(|| refused(path, "lies in none of the folders of this node's imageSources.fileRoots"))
 }
 
 /// `O_NONBLOCK`, so that a pipe planted at the path does not block the open.
