@@ -81,8 +81,8 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         // SAFETY: the connection is alive until `self.connect` drops after this body; the id and the function were
-        // registered on it. On a broken connection both calls fail only after the local entry is gone, so the result
-        // says nothing we could act on.
+        // registered on it. On a broken connection libvirtd cannot be told, so the calls may fail; libvirt then frees the
+        // listeners with the connection, and the results say nothing we could act on.
         unsafe {
             let raw = self.connect.as_ptr();
             sys::virConnectDomainEventDeregisterAny(raw, self.lifecycle);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! apart ── open + register callbacks ──► linked ── close callback, failed call or probe ──► apart
-//!   └── wait 50 ms, doubling to 1 s ──┘    (says Reconnected)                (says Disconnected)
+//!   └── wait 50 ms, then up to 250 ms ─┘   (says Reconnected)                (says Disconnected)
 //! ```
 //! A restart of libvirtd is ordinary: calls that arrive meanwhile wait up to [`PATIENCE`], then say `Unreachable`.
 
@@ -16,9 +16,10 @@ use virt::error::Error as VirtError;
 use super::events::{Event, Lifecycle, Sink};
 use super::ffi::{Listener, Watched};
 
-/// First and longest pause between attempts: a local socket costs nothing to try, and 1 s keeps the way back under 2 s.
+/// First and longest pause between attempts: a local socket costs nothing to try, libvirtd needs 0.5 to 1 s to come back,
+/// and the way back shall take less than 2 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// How long after a break a call still waits instead of failing; covers a restart of libvirtd.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The close callback tells at once; this only guards against one that never came.
