@@ -54,12 +54,6 @@ impl Subnet {
         (first, first | host_bits)
     }
 
-    /// True if some address lies in both.
-    pub(crate) fn overlaps(self, other: Self) -> bool {
-        let ((first, last), (other_first, other_last)) = (self.bounds(), other.bounds());
-        first <= other_last && other_first <= last
-    }
-
     /// The address the host takes: the first after the network's own.
     pub(crate) fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.bounds().0.saturating_add(1))

@@ -58,11 +58,3 @@ fn refusals_name_the_field() {
         assert!(refusal.starts_with(sentence), "{refusal}");
     }
 }
-
-#[test]
-fn subnets_overlap_only_if_they_share_an_address() {
-    let subnet = |a, b, c, d, prefix| Subnet { address: Ipv4Addr::new(a, b, c, d), prefix };
-    assert!(subnet(10, 0, 0, 1, 8).overlaps(subnet(10, 20, 0, 0, 24)));
-    assert!(!subnet(10, 20, 0, 0, 24).overlaps(subnet(10, 20, 1, 0, 24)));
-    assert!(subnet(0, 0, 0, 0, 0).overlaps(subnet(255, 255, 255, 255, 32)));
-}

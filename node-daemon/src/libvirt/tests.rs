@@ -234,13 +234,26 @@ async fn without_libvirt_a_call_fails_soon_and_says_where() {
 
 #[tokio::test]
 async fn a_call_whose_caller_has_gone_is_not_made() {
-    let spec = web();
-    let host = Host::with(&spec).await;
-    let abandoned =
-        tokio::time::timeout(Duration::ZERO, host.libvirt.start(spec.uuid, StartPaused::No)).await;
-    // A worker may have been quick enough to begin; what must not happen is a start after one that was dropped unseen.
-    let running = host.state(&spec).await == DomainState::Running;
-    assert!(abandoned.is_err() || running);
+    let (host, spec) = (host().await, web());
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let actor = host.libvirt.actor.clone();
+    let stuck_call = tokio::spawn(async move {
+        let stuck = move |_: &virt::connect::Connect| {
+            held.recv().unwrap();
+            Ok(())
+        };
+        actor.run(call("hold", READ), Subject::Domain(Uuid::nil()), stuck).await
+    });
+    tokio::task::yield_now().await;
+    let behind = Call { verb: "define", limit: Duration::from_millis(50) };
+    let xml = to_xml(&spec).unwrap();
+    let define = move |connect: &virt::connect::Connect| domain::define(connect, &xml);
+    let error = host.libvirt.actor.run(behind, Subject::Domain(Uuid::nil()), define).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    release.send(()).unwrap();
+    stuck_call.await.unwrap().unwrap();
+    host.libvirt.domain(Uuid::nil()).await.unwrap();
+    assert_eq!(host.libvirt.domain(spec.uuid).await.unwrap(), None);
 }
 
 #[tokio::test]
