@@ -1,5 +1,7 @@
 //! Guests on NAT, isolated and bridged networks, and what a node says when it cannot offer one.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use holdfast_api::virtual_machine::AddressSource;
 use holdfast_api::{VirtualMachine, VirtualMachineNetwork};
@@ -8,6 +10,8 @@ use holdfast_tests::machine::{Blueprint, Machine, SOON, tiny};
 use holdfast_tests::peer;
 use holdfast_tests::story::{self, Story};
 use holdfast_tests::wait::Look;
+use kube::Api;
+use kube::api::DeleteParams;
 use serde_json::json;
 
 /// An address beyond the host that knows the way back to the host alone, not to its guests.
@@ -209,6 +213,46 @@ async fn a_vlan_of_a_bridge_carries_guests_or_the_kernel_is_said_to_lack_vlans()
         }
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_starts_again_without_its_network_object_and_keeps_its_address() -> Result<()> {
+    story::tell("remembered", async |story| {
+        story.offer_image("tiny").await?;
+        offer(story, "lan", "{nat: {}}").await?;
+        let machine = story.machine(&on("lan", "m")).await?;
+        let before = address(&machine).await?;
+        let networks: Api<VirtualMachineNetwork> = story.api();
+        networks.delete("lan", &DeleteParams::default()).await?;
+        story.wait_gone::<VirtualMachineNetwork>("lan", SOON).await?;
+
+        machine.change(json!({"restartRequest": "now"})).await?;
+        machine.wait_serial(&format!("address eth0 {}/24", before.0), 2, SOON).await?;
+        machine.wait_condition("Ready", "True", SOON).await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn networks_of_the_same_name_in_two_namespaces_are_two_networks() -> Result<()> {
+    let subnet = async |name: &'static str| {
+        let mut subnet = String::new();
+        story::tell(name, async |story| {
+            story.offer_image("tiny").await?;
+            offer(story, "lan", "{nat: {}}").await?;
+            let machine = story.machine(&on("lan", "m")).await?;
+            let (ip, _) = address(&machine).await?;
+            subnet = ip.rsplit_once('.').context("the address is no IPv4 address")?.0.to_owned();
+            // The other story begins meanwhile, on the same host.
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            Ok(())
+        })
+        .await?;
+        Ok::<_, anyhow::Error>(subnet)
+    };
+    let (one, other) = futures::future::try_join(subnet("same-one"), subnet("same-other")).await?;
+    assert_ne!(one, other);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
