@@ -250,7 +250,7 @@ async fn networks_of_the_same_name_in_two_namespaces_are_two_networks() -> Resul
         .await?;
         Ok::<_, anyhow::Error>(subnet)
     };
-    let (one, other) = futures::future::try_join(subnet("same-one"), subnet("same-other")).await?;
+    let (one, other) = Box::pin(futures::future::try_join(subnet("same-one"), subnet("same-other"))).await?;
     assert_ne!(one, other);
     Ok(())
 }
