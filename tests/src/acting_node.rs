@@ -143,8 +143,13 @@ impl ActingNode {
     }
 
     async fn say(&self, machines: &Api<VirtualMachine>, name: &str, kind: &str) -> Result<()> {
-        let condition = json!({"type": kind, "status": "True", "reason": "Acting", "message": "", "lastTransitionTime": now()});
-        let status = json!({"printableStatus": "Running", "conditions": [condition]});
+        let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "Acting", "message": "", "lastTransitionTime": now()});
+        // Ready is always there: the controller wrote it first, and half of a condition is refused.
+        let conditions = match kind {
+            "Ready" => vec![condition("Ready", "True")],
+            kind => vec![condition("Ready", "False"), condition(kind, "True")],
+        };
+        let status = json!({"printableStatus": "Running", "conditions": conditions});
         let body = object("VirtualMachine", &json!({ "status": status }));
         let said = machines.patch_status(name, &apply(), &Patch::Apply(&body)).await;
         said.map(drop).with_context(|| format!("could not write the status of {name}"))

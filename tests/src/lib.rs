@@ -34,7 +34,6 @@ pub mod proxy;
 pub mod runtime;
 pub mod site;
 pub mod site_folder;
-pub mod site_folder;
 pub mod spawner;
 pub mod story;
 pub mod wait;

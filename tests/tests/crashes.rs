@@ -1,0 +1,208 @@
+//! The controller is killed after each of its writes, as a power cut would; the next one finishes the work, and nothing
+//! is held by two nodes. Guests play no part, so the nodes are played by the test.
+
+mod scene;
+
+use anyhow::{Context, Result, bail, ensure};
+use holdfast_api::names::node_lease;
+use holdfast_api::{HypervisorNode, NodeEnrolment};
+use holdfast_tests::acting_node::request;
+use holdfast_tests::kubeconfig::{self, Login};
+use holdfast_tests::office::Office;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+
+use scene::{ONE_AT_A_TIME, Scene, wait};
+
+/// More writes than any of these needs; a run in which nothing was cut ends the search earlier.
+const MOST_WRITES: usize = 40;
+
+/// Kills the controller after this many writes of `work` and lets the next one finish. Returns whether there were so many.
+async fn killed_after(
+    office: &mut Office,
+    writes: usize,
+    work: impl AsyncFnOnce() -> Result<()>,
+    done: impl AsyncFn() -> Result<bool>,
+) -> Result<bool> {
+    office.kill_controller();
+    office.proxy().mend();
+    work().await?;
+    office.proxy().cut_after(writes);
+    office.start_controller()?;
+    let cut = wait(office, "the cut, or the end", async || {
+        Ok(match (office.proxy().is_cut(), done().await?) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        })
+    });
+    let cut = cut.await?;
+    office.kill_controller();
+    office.proxy().mend();
+    office.start_controller()?;
+    wait(office, "the work to be finished", async || Ok(done().await?.then_some(()))).await?;
+    Ok(cut)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binding_is_finished_by_the_next_controller() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (mut office, scene) = Scene::set("crashes-binding", &["a", "b"]).await?;
+    for writes in 1..MOST_WRITES {
+        let name = format!("vm-{writes}");
+        let cut = killed_after(
+            &mut office,
+            writes,
+            async || scene.create("default", &name).await,
+            async || scene.is_ready("default", &name).await,
+        );
+        let cut = cut.await?;
+        scene.delete("default", &name).await?;
+        wait(&office, "it to be gone", async || Ok(scene.is_clear("default").await?.then_some(()))).await?;
+        if !cut {
+            return ensure_many(writes, 6);
+        }
+    }
+    bail!("a binding takes more than {MOST_WRITES} writes")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_is_finished_by_the_next_controller() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (mut office, scene) = Scene::set("crashes-deletion", &["a", "b"]).await?;
+    for writes in 1..MOST_WRITES {
+        let name = format!("vm-{writes}");
+        scene.create("default", &name).await?;
+        wait(&office, "it to be ready", async || Ok(scene.is_ready("default", &name).await?.then_some(())))
+            .await?;
+        let cut = killed_after(
+            &mut office,
+            writes,
+            async || scene.delete("default", &name).await,
+            async || scene.is_clear("default").await,
+        );
+        if !cut.await? {
+            return ensure_many(writes, 4);
+        }
+    }
+    bail!("a deletion takes more than {MOST_WRITES} writes")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enrolment_is_finished_by_the_next_controller() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (mut office, _scene) = Scene::set("crashes-enrolment", &[]).await?;
+    let asks = asking(&office).await?;
+    let admin = office.admin().await?;
+    for writes in 1..MOST_WRITES {
+        let key = rcgen::KeyPair::generate().context("no key")?;
+        let wanted = request(&format!("n{writes}"), &key)?;
+        let name = wanted.name_any();
+        let cut = killed_after(
+            &mut office,
+            writes,
+            async || asks.create(&PostParams::default(), &wanted).await.map(drop).context("not asked"),
+            async || has_certificate(&asks, &name).await,
+        );
+        let cut = cut.await?;
+        let requests: Api<CertificateSigningRequest> = Api::all(admin.clone());
+        let label = ListParams::default().labels(&format!("holdfast.dev/node=n{writes}"));
+        ensure!(requests.list(&label).await?.items.len() == 1, "one request of the cluster, not more");
+        if !cut {
+            return ensure_many(writes, 10);
+        }
+    }
+    bail!("an enrolment takes more than {MOST_WRITES} writes")
+}
+
+async fn asking(office: &Office) -> Result<Api<NodeEnrolment>> {
+    let file = office.folder().join("install.kubeconfig");
+    kubeconfig::write(&file, office.server(), &Login::Token(&office.credential().await?))?;
+    Ok(Api::all(kubeconfig::client(&file).await?))
+}
+
+async fn has_certificate(asks: &Api<NodeEnrolment>, name: &str) -> Result<bool> {
+    let request = asks.get(name).await.context("could not read the request")?;
+    Ok(request.status.is_some_and(|status| !status.certificate.is_empty()))
+}
+
+fn ensure_many(writes: usize, at_least: usize) -> Result<()> {
+    ensure!(writes > at_least, "only {writes} writes were seen: the proxy counts too few");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_the_store_lost_is_given_back_and_not_to_another_node() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (mut office, scene) = Scene::set("crashes-store", &["a", "b"]).await?;
+    scene.create("default", "web").await?;
+    let ready = async || Ok(scene.is_ready("default", "web").await?.then_some(()));
+    wait(&office, "it to be ready", ready).await?;
+    let before = scene.node_of("default", "web").await?;
+    office.kill_controller();
+    let lost = Patch::Merge(json!({"status": {"nodeName": ""}}));
+    let machines = scene.machines("default");
+    let lost = machines.patch_status("web", &PatchParams::default(), &lost).await;
+    lost.context("could not lose the name")?;
+    cordon(&office.admin().await?, &before).await?;
+    office.start_controller()?;
+    let named = async || {
+        let node = scene.node_of("default", "web").await?;
+        Ok((!node.is_empty()).then_some(node))
+    };
+    assert_eq!(wait(&office, "it to be bound again", named).await?, before);
+    Ok(())
+}
+
+/// A cordoned node gets nothing new; what it holds is not new.
+async fn cordon(admin: &Client, node: &str) -> Result<()> {
+    let nodes: Api<HypervisorNode> = Api::all(admin.clone());
+    let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+    nodes.patch(node, &PatchParams::default(), &cordon).await.map(drop).context("could not cordon")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_with_virtual_machines_deletes_cleanly() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (office, scene) = Scene::set("crashes-namespace", &["a", "b"]).await?;
+    let namespaces: Api<Namespace> = Api::all(office.admin().await?);
+    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "shop"}}))?;
+    namespaces.create(&PostParams::default(), &namespace).await.context("no namespace")?;
+    for name in ["one", "two", "three"] {
+        scene.create("shop", name).await?;
+        wait(&office, name, async || Ok(scene.is_ready("shop", name).await?.then_some(()))).await?;
+    }
+    namespaces.delete("shop", &DeleteParams::default()).await.context("could not delete")?;
+    let gone = async || Ok(namespaces.get_opt("shop").await?.is_none().then_some(()));
+    wait(&office, "the namespace to be gone", gone).await?;
+    assert!(scene.nodes().iter().all(|node| node.held().is_empty()), "nothing is held any more");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_deleted_releases_its_machines_and_loses_its_rights() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (office, scene) = Scene::set("crashes-removal", &["a", "b"]).await?;
+    scene.create("default", "web").await?;
+    let ready = async || Ok(scene.is_ready("default", "web").await?.then_some(()));
+    wait(&office, "it to be ready", ready).await?;
+    let before = scene.node_of("default", "web").await?;
+    scene.stops(&before);
+    let nodes: Api<HypervisorNode> = Api::all(office.admin().await?);
+    nodes.delete(&before, &DeleteParams::default()).await.context("could not delete the node")?;
+    let moved = async || {
+        let node = scene.node_of("default", "web").await?;
+        Ok((!node.is_empty() && node != before).then_some(()))
+    };
+    wait(&office, "it to be on the other node", moved).await?;
+    let gone = async || Ok(nodes.get_opt(&before).await?.is_none().then_some(()));
+    wait(&office, "the node to be gone", gone).await?;
+    let own = scene.node(&before).client();
+    let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(own, "holdfast-system");
+    let refused = leases.get(&node_lease(&before)).await.expect_err("its rights are gone");
+    assert!(refused.to_string().contains("forbidden"), "{refused}");
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! A control plane, the controller, and nodes played by the test.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use holdfast_api::{HypervisorNode, VirtualMachine};
+use holdfast_tests::acting_node::ActingNode;
+use holdfast_tests::machine::tiny;
+use holdfast_tests::office::Office;
+use holdfast_tests::wait::{Look, wait_for};
+use k8s_openapi::api::rbac::v1::Role;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+/// A killed controller comes back, lists everything and works off what is left, on two busy cores.
+const LIMIT: Duration = Duration::from_secs(90);
+/// Control planes side by side would only slow each other down.
+pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// The nodes and what an administrator sees.
+pub(crate) struct Scene {
+    admin: Client,
+    nodes: Vec<Arc<ActingNode>>,
+    acting: Vec<JoinHandle<()>>,
+}
+
+/// Waits; a failure comes with the logs.
+pub(crate) async fn wait<T>(
+    office: &Office,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let found = wait_for(what, LIMIT, async || {
+        Ok(look().await?.map_or_else(|| Look::NotYet("not yet".to_owned()), Look::Done))
+    });
+    found.await.with_context(|| office.logs())
+}
+
+fn says_ready(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+impl Scene {
+    /// An office with its controller, and these nodes enrolled, alive and ready.
+    pub(crate) async fn set(name: &str, nodes: &[&str]) -> Result<(Office, Self)> {
+        let mut office = Office::open(name).await?;
+        office.start_controller()?;
+        let credential = office.credential().await?;
+        let mut entered = Vec::new();
+        for node in nodes {
+            let node = ActingNode::enrol(office.folder(), office.server(), &credential, node).await;
+            entered.push(Arc::new(node.with_context(|| office.logs())?));
+        }
+        let acting = entered.iter().map(ActingNode::live).collect();
+        let scene = Self { admin: office.admin().await?, nodes: entered, acting };
+        let ready = async || Ok((scene.ready().await? == nodes.len()).then_some(()));
+        wait(&office, "all nodes to be ready", ready).await?;
+        Ok((office, scene))
+    }
+
+    async fn ready(&self) -> Result<usize> {
+        let nodes: Api<HypervisorNode> = Api::all(self.admin.clone());
+        let all = nodes.list(&ListParams::default()).await.context("could not list nodes")?;
+        Ok(all
+            .iter()
+            .filter(|node| node.status.as_ref().is_some_and(|it| says_ready(&it.conditions)))
+            .count())
+    }
+
+    /// The nodes.
+    pub(crate) fn nodes(&self) -> &[Arc<ActingNode>] {
+        &self.nodes
+    }
+
+    /// The node of this name.
+    pub(crate) fn node(&self, name: &str) -> &ActingNode {
+        self.nodes.iter().find(|node| node.name() == name).expect("a node of the scene")
+    }
+
+    /// The node acts no more, as if its host were gone.
+    pub(crate) fn stops(&self, name: &str) {
+        let at = self.nodes.iter().position(|node| node.name() == name).expect("a node of the scene");
+        self.acting[at].abort();
+    }
+
+    /// The virtual machines of a namespace.
+    pub(crate) fn machines(&self, namespace: &str) -> Api<VirtualMachine> {
+        Api::namespaced(self.admin.clone(), namespace)
+    }
+
+    /// Creates a virtual machine that refers to nothing but a Secret.
+    pub(crate) async fn create(&self, namespace: &str, name: &str) -> Result<()> {
+        let object = tiny(name)
+            .with("disks", json!([{"name": "root", "size": "1Gi", "blank": {}}]))
+            .with("interfaces", json!([]))
+            .with(
+                "cloudInit",
+                json!({"userDataSecret": {"name": format!("{name}-seed"), "key": "user-data"}}),
+            );
+        let vm: VirtualMachine = serde_json::from_value(object.object()).context("no virtual machine")?;
+        let created = self.machines(namespace).create(&PostParams::default(), &vm).await;
+        created.map(drop).context("could not create it")
+    }
+
+    /// Deletes it.
+    pub(crate) async fn delete(&self, namespace: &str, name: &str) -> Result<()> {
+        let deleted = self.machines(namespace).delete(name, &DeleteParams::default()).await;
+        deleted.map(drop).context("could not delete it")
+    }
+
+    /// Whether its node said so. Nothing is held by two nodes, whenever one looks.
+    pub(crate) async fn is_ready(&self, namespace: &str, name: &str) -> Result<bool> {
+        self.held_once();
+        let vm = self.machines(namespace).get(name).await.context("could not read it")?;
+        Ok(vm.status.is_some_and(|status| says_ready(&status.conditions)))
+    }
+
+    /// The node it is bound to; empty for none.
+    pub(crate) async fn node_of(&self, namespace: &str, name: &str) -> Result<String> {
+        let vm = self.machines(namespace).get(name).await.context("could not read it")?;
+        Ok(vm.status.map(|status| status.node_name).unwrap_or_default())
+    }
+
+    /// Whether nothing is left in the namespace: no machine, no right of a node, nothing held.
+    pub(crate) async fn is_clear(&self, namespace: &str) -> Result<bool> {
+        self.held_once();
+        let machines = self.machines(namespace).list(&ListParams::default()).await.context("not listed")?;
+        let roles: Api<Role> = Api::namespaced(self.admin.clone(), namespace);
+        let roles =
+            roles.list(&ListParams::default().labels("holdfast.dev/node")).await.context("not listed")?;
+        let serving =
+            |role: &Role| role.name_any().ends_with("-vms") || role.name_any().ends_with("-secrets");
+        let held = self.nodes.iter().any(|node| !node.held().is_empty());
+        Ok(machines.items.is_empty() && !roles.iter().any(serving) && !held)
+    }
+
+    fn held_once(&self) {
+        let mut seen = BTreeSet::new();
+        for uid in self.nodes.iter().flat_map(|node| node.held()) {
+            assert!(seen.insert(uid.clone()), "{uid} is held by two nodes");
+        }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.acting.iter().for_each(JoinHandle::abort);
+    }
+}
