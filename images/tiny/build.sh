@@ -5,6 +5,7 @@
 #   build.sh          build unless it is there
 #   build.sh --path   print where it is, or will be
 set -euo pipefail
+# shellcheck disable=SC2034,SC2154  # shared with recipe.sh
 image=tiny
 # shellcheck source=../recipe.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../recipe.sh"

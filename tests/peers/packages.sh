@@ -80,6 +80,7 @@ run_apt() {
 # mirror this machine uses already, through a source list that lives as long as this script.
 install_go_from_backports() {
     local mirror key sources=$work/backports
+    # shellcheck disable=SC2016  # apt expands these
     mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE) $(CREATED_BY)' | awk '$2 == "bookworm" && $3 == "Packages" { print $1; exit }')
     [ -n "$mirror" ] || refuse "apt knows no mirror for bookworm, so Go cannot come from its backports; put Go 1.21 or newer on PATH and run this again"
     key=/usr/share/keyrings/debian-archive-keyring.gpg
