@@ -22,6 +22,10 @@ use crate::durable;
 /// A silent link must not hold a request longer than the bounds of its callers.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A link that went silent in the middle of an answer is given up. More than a watch may be silent (65 s), less than TCP
+/// takes to notice; without it a list could wait for ever (kube#1791).
+const SILENCE: Duration = Duration::from_secs(90);
+
 /// Why there is no identity, or none that can be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -157,6 +161,8 @@ async fn server(path: &Path) -> Result<Config, Error> {
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
     Ok(config)
 }
 

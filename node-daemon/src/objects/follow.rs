@@ -21,7 +21,7 @@ const WATCH_SECONDS: u32 = 60;
 /// Objects per answer: small answers keep the memory peak of a list small.
 const PAGE: u32 = 100;
 /// Everything is listed again this often, spread, since a watch may have missed something (kube#1844).
-const RESYNC: Duration = Duration::from_secs(600);
+pub(super) const RESYNC: Duration = Duration::from_secs(600);
 /// kubectl's own copy of the object, which we never read.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -132,4 +132,64 @@ where
 pub(super) fn strip<K: Resource>(item: &mut K) {
     item.managed_fields_mut().clear();
     item.annotations_mut().remove(LAST_APPLIED);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use holdfast_api::SSHKey;
+    use holdfast_api::ssh_key::SSHKeySpec;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+
+    use super::super::Lookup;
+    use super::*;
+
+    fn key(name: &str) -> SSHKey {
+        let mut key = SSHKey::new(name, SSHKeySpec::default());
+        key.metadata.namespace = Some("shop".to_owned());
+        key
+    }
+
+    /// Hands the events to a shelf and tells which names were announced, with `-` before those that vanished.
+    fn announced(shelf: &Shelf<SSHKey>, events: Vec<Event<SSHKey>>) -> Vec<String> {
+        let heard = RefCell::new(Vec::new());
+        let announce = |before: Option<&SSHKey>, after: Option<&SSHKey>| {
+            let gone = before.filter(|_| after.is_none()).map(|key| format!("-{}", key.name_any()));
+            heard.borrow_mut().extend(gone.or_else(|| after.map(ResourceExt::name_any)));
+        };
+        let place = Place { shelf, namespace: "shop", announce };
+        let mut listed = HashMap::new();
+        for event in events {
+            place.take(event, &mut listed);
+        }
+        heard.into_inner()
+    }
+
+    #[test]
+    fn a_list_counts_only_when_it_is_whole() {
+        let shelf = Shelf::default();
+        assert!(announced(&shelf, vec![Event::InitApply(key("alice"))]).is_empty());
+        assert_eq!(shelf.lookup("shop", "alice", true), Lookup::Unknown);
+        assert_eq!(announced(&shelf, vec![Event::InitApply(key("alice")), Event::InitDone]), ["alice"]);
+        assert!(matches!(shelf.lookup("shop", "alice", true), Lookup::Found(_)));
+    }
+
+    #[test]
+    fn what_a_new_list_no_longer_holds_is_announced_as_gone() {
+        let shelf = Shelf::default();
+        announced(&shelf, vec![Event::Apply(key("alice")), Event::Apply(key("bob"))]);
+        assert_eq!(announced(&shelf, vec![Event::InitApply(key("bob")), Event::InitDone]), ["bob", "-alice"]);
+        assert_eq!(announced(&shelf, vec![Event::Delete(key("bob"))]), ["-bob"]);
+        assert_eq!(shelf.lookup("shop", "bob", true), Lookup::Missing);
+    }
+
+    #[test]
+    fn what_only_other_programs_read_is_not_kept() {
+        let mut key = key("alice");
+        key.managed_fields_mut().push(ManagedFieldsEntry::default());
+        key.annotations_mut().insert(LAST_APPLIED.to_owned(), "{}".to_owned());
+        strip(&mut key);
+        assert!(key.managed_fields().is_empty() && key.annotations().is_empty());
+    }
 }

@@ -2,17 +2,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use holdfast_api::{HypervisorNode, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use super::follow::{config, events, follow};
+use super::follow::{RESYNC, config, events, follow};
 use super::{Changes, Objects, Shelf};
 use crate::contact::Contact;
+use crate::jitter;
 
 /// Serves for ever: everything anew with each client, since the old one's certificate may be refused.
 pub(super) async fn run(objects: &Objects) {
@@ -44,8 +47,17 @@ pub(super) async fn ring_on_return(objects: &Objects) {
 
 /// Follows the node's own object. When it vanishes, the last one seen stays in force: absence is not a command.
 async fn own(objects: &Objects, client: Client) {
-    let asked = config().fields(&format!("metadata.name={}", objects.0.node));
     let api = Api::<HypervisorNode>::all(client);
+    loop {
+        // The time-out is the resync: the stream itself never ends.
+        if timeout(jitter::spread(RESYNC), own_once(objects, api.clone())).await.is_ok() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+async fn own_once(objects: &Objects, api: Api<HypervisorNode>) {
+    let asked = config().fields(&format!("metadata.name={}", objects.0.node));
     let mut events = std::pin::pin!(events(api, asked));
     while let Some(event) = events.next().await {
         match event {
