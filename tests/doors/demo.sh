@@ -39,7 +39,7 @@ build() {
     stage "peers: the API server and its store, built from Go modules (10 minutes when cold)"
     [ -n "${HOLDFAST_KUBECONFIG:-}" ] || tests/peers/build.sh
     stage "binaries (6 minutes when cold)"
-    cargo build --locked -p holdfast-controller -p holdfast-node -p holdfast-tests --bins
+    cargo build --locked --workspace --bins
     stage "image debian-13: Debian with its own cloud-init (2 minutes when cold)"
     images/debian/build.sh
     images/tiny/build.sh
@@ -103,7 +103,7 @@ up() {
 
 case ${1:-} in
     up) up ;;
-    down) [ ! -e "$folder" ] || { need_root "taking the demo down"; [ -x "$site" ] || refuse "$site is missing; build it with: cargo build -p holdfast-tests"; "$site" down; } ;;
+    down) [ ! -e "$folder" ] || { need_root "taking the demo down"; [ -x "$site" ] || refuse "$site is missing; build it with: cargo build --workspace --bins"; "$site" down; } ;;
     ssh | env | status)
         [ -x "$site" ] && [ -e "$folder" ] || refuse "no site is up; start one with make demo"
         exec "$site" "$@"

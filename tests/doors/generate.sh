@@ -6,7 +6,10 @@
 set -euo pipefail
 source "$(dirname "$0")/stage.sh"
 
-crds() { cargo run --locked --quiet -p holdfast-controller -- crds --dir "$1"; }
+crds() {
+    cargo build --locked --quiet --workspace --bins
+    target/debug/holdfast-controller crds --dir "$1"
+}
 
 case ${1:-} in
     "")

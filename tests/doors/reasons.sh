@@ -15,7 +15,7 @@ readonly no_reasons=(
 # Files that speak other languages: XML, netlink, system calls.
 sources() {
     git ls-files 'controller/src/*.rs' 'node-daemon/src/*.rs' |
-        grep -vE '(^|/|_)tests?(\.rs|/)|/libvirt/|config/|golden|accelerator/|image/raw.rs'
+        grep -vE '(^|/|_)tests?(\.rs|/)|/libvirt/|config/|golden|model.rs|accelerator/|image/raw.rs'
 }
 
 given() {

@@ -20,13 +20,13 @@ tests/peers/build.sh
 stage "images"
 images/tiny/build.sh
 images/debian/build.sh
+# Always the whole workspace: a part of it would be built anew, with the features of that part.
 stage "binaries and tests"
-cargo test --locked --workspace --no-run
 cargo build --locked --workspace --bins
+cargo test --locked --workspace --no-run
 stage "unit tests"
-cargo test --locked --workspace --exclude holdfast-tests
-cargo test --locked -p holdfast-tests --lib --bins
+cargo test --locked --workspace --lib --bins
 # One test binary at a time, two stories at a time: a guest under emulation fills a core.
 stage "stories"
-cargo test --locked -p holdfast-tests --test '*' --no-fail-fast -- --test-threads=2
+cargo test --locked --workspace --test '*' --no-fail-fast -- --test-threads=2
 stage "all passed"
