@@ -372,7 +372,7 @@ fn check_reference(field: &str, name: &str) -> Result<(), Refused> {
 }
 
 fn check_line(field: &str, text: &str) -> Result<(), Refused> {
-    if text.len() > 256 || text.chars().any(char::is_control) {
+    if text.chars().count() > 64 || text.chars().any(char::is_control) {
         return Err(refused(format!(
             "{field} must be at most 64 characters and contain no control characters"
         )));

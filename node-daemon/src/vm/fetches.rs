@@ -113,7 +113,8 @@ impl Fetches {
                 self.lock().insert(*digest, Task { wanted: wanted.clone(), state });
             }
         }
-        self.0.ended.notify_waiters();
+        // One supervisor waits, and it may be busy at this moment: this is kept for it.
+        self.0.ended.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Task>> {

@@ -92,11 +92,7 @@ pub(crate) async fn run(driver: Driver) {
 impl Supervisor {
     fn nudge(&mut self, changed: &Changed) -> bool {
         let uids: BTreeSet<Uuid> = match changed {
-            Changed::All => {
-                let objects = self.context.objects.virtual_machines();
-                let uids = objects.iter().filter_map(|vm| vm.metadata.uid.as_deref()?.parse().ok());
-                uids.chain(self.machines.keys().copied()).collect()
-            }
+            Changed::All => self.wanted().into_iter().chain(self.machines.keys().copied()).collect(),
             Changed::Only(uids) => uids.iter().filter_map(|uid| uid.parse().ok()).collect(),
         };
         for uid in uids {
@@ -140,7 +136,7 @@ impl Supervisor {
                 return;
             }
         };
-        for uid in held.uids() {
+        for uid in held.uids().into_iter().chain(self.wanted()) {
             if !self.machines.contains_key(&uid) {
                 self.look_at(uid);
             }
@@ -152,6 +148,12 @@ impl Supervisor {
         let holdings = Some(holdings);
         self.report.send_if_modified(|old| std::mem::replace(old, holdings.clone()) != holdings);
         self.pulse.beat(None);
+    }
+
+    /// UIDs of the objects placed here.
+    fn wanted(&self) -> Vec<Uuid> {
+        let objects = self.context.objects.virtual_machines();
+        objects.iter().filter_map(|vm| vm.metadata.uid.as_deref()?.parse().ok()).collect()
     }
 
     async fn describe_host(&mut self) {

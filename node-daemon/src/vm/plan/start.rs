@@ -71,7 +71,8 @@ fn images(desired: &Desired, observed: &Observed) -> Result<BTreeMap<String, Hel
     Ok(held)
 }
 
-/// The network of every interface: as the record has it, so that a start needs no API; else as the API has it.
+/// The network of every interface: as the API has it, so that one made again under its name is found; else as the
+/// record has it, so that a start needs no API.
 fn networks(
     desired: &Desired,
     record: Option<&Record>,
@@ -83,7 +84,7 @@ fn networks(
         let remembered =
             record.and_then(|record| record.networks.get(&interface.name)).filter(|old| old.name == name);
         let network = match (remembered, observed.networks.get(&interface.name)) {
-            (Some(network), _) | (None, Some(Network::Known(network))) => network.clone(),
+            (_, Some(Network::Known(network))) | (Some(network), _) => network.clone(),
             (None, Some(Network::Unavailable(obstacle))) => return Err(Plan::Blocked(obstacle.clone())),
             (None, None) => return Err(Plan::Blocked(unseen("network", &interface.name))),
         };
