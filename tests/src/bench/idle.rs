@@ -35,8 +35,7 @@ pub(super) async fn measure(story: &Story<'_>) -> Result<Vec<Row>> {
     tokio::time::sleep(WATCHED).await;
     let after = usage(story, daemon).await?;
     let rss = resident(daemon)?;
-    let qemu: u32 =
-        machine.qemu().await?.context("the guest has no QEMU")?.parse().context("odd process id")?;
+    let qemu = qemu(machine.uid())?;
     let ours = pss(qemu)? + (rss - alone).max(0.0);
     let bare = bare()?;
     machine.delete().await?;
@@ -84,6 +83,18 @@ pub(super) async fn measure(story: &Story<'_>) -> Result<Vec<Row>> {
 async fn daemon(story: &Story<'_>) -> Result<u32> {
     let pid = story.site.member(NODE).await?.daemon()?.pid();
     u32::try_from(pid.as_raw()).context("odd process id")
+}
+
+/// The host has process ids of its own, so the machine's is found by what it was started with.
+fn qemu(uid: &str) -> Result<u32> {
+    let processes = fs::read_dir("/proc").context("could not list processes")?.flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_it = |pid: &u32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&words);
+        text.contains("qemu-system") && text.contains(&format!("\0-uuid\0{uid}\0"))
+    };
+    pids.into_iter().find(is_it).with_context(|| format!("{uid} has no QEMU"))
 }
 
 async fn usage(story: &Story<'_>, pid: u32) -> Result<Usage> {
