@@ -216,7 +216,7 @@ async fn a_vlan_of_a_bridge_carries_guests_or_the_kernel_is_said_to_lack_vlans()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_starts_again_without_its_network_object_and_keeps_its_address() -> Result<()> {
+async fn a_guest_starts_again_without_its_network_object_and_follows_one_made_again() -> Result<()> {
     story::tell("remembered", async |story| {
         story.offer_image("tiny").await?;
         offer(story, "lan", "{nat: {}}").await?;
@@ -228,7 +228,11 @@ async fn a_guest_starts_again_without_its_network_object_and_keeps_its_address()
 
         machine.change(json!({"restartRequest": "now"})).await?;
         machine.wait_serial(&format!("address eth0 {}/24", before.0), 2, SOON).await?;
-        machine.wait_condition("Ready", "True", SOON).await.map(drop)
+        machine.wait_condition("Ready", "True", SOON).await?;
+
+        offer(story, "lan", "{nat: {subnet: 10.79.0.0/24}}").await?;
+        machine.change(json!({"restartRequest": "again"})).await?;
+        machine.wait_serial("address eth0 10.79.0.", 1, SOON).await
     })
     .await
 }
