@@ -65,6 +65,23 @@ struct File<'a> {
     path: &'a str,
 }
 
+/// An image many guests stand on. It stays root's: without the label libvirt would give it to QEMU's user for good, and a
+/// guest that broke out of its QEMU could write into all the others.
+#[derive(Serialize)]
+struct Base<'a> {
+    #[serde(rename = "@file")]
+    path: &'a str,
+    seclabel: SecLabel,
+}
+
+#[derive(Serialize)]
+struct SecLabel {
+    #[serde(rename = "@model")]
+    model: &'static str,
+    #[serde(rename = "@relabel")]
+    relabel: &'static str,
+}
+
 /// The file below, or, empty, the end of the chain.
 #[derive(Serialize, Default)]
 struct BackingStore<'a> {
@@ -73,7 +90,7 @@ struct BackingStore<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<FormatName>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<File<'a>>,
+    source: Option<Base<'a>>,
     #[serde(rename = "backingStore", skip_serializing_if = "Option::is_none")]
     end: Option<Empty>,
 }
@@ -215,7 +232,10 @@ fn disk(index: usize, disk: &spec::Disk) -> Result<Disk<'_>, Invalid> {
         Some((path, format)) => BackingStore {
             kind: Some("file"),
             format: Some(FormatName { name: name_of(*format) }),
-            source: Some(File { path: text::path(&format!("disks[{index}].backing"), path)? }),
+            source: Some(Base {
+                path: text::path(&format!("disks[{index}].backing"), path)?,
+                seclabel: SecLabel { model: "dac", relabel: "no" },
+            }),
             end: Some(Empty {}),
         },
     };
