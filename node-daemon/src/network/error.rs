@@ -55,7 +55,11 @@ impl Error {
             | Self::BridgeMissing { .. }
             | Self::Foreign { .. }
             | Self::VlanUnsupported { .. } => Retry::Later,
-            Self::Libvirt { source, .. } => source.retry(),
+            Self::Libvirt { source, .. } => match source.retry() {
+                Retry::Soon => Retry::Soon,
+                // Even what libvirt refuses for good is no fault of the virtual machine's spec.
+                Retry::Later | Retry::OnChange => Retry::Later,
+            },
             Self::Kernel { .. } => Retry::Soon,
         }
     }

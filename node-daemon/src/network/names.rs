@@ -55,6 +55,14 @@ pub(crate) fn is_ours(alias: &str) -> bool {
     alias.starts_with(ALIAS)
 }
 
+/// Whether a device has a name of the kind we give. Whoever could name such a bridge as the host's would be in the
+/// private network of somebody else.
+pub(crate) fn is_reserved(device: &str) -> bool {
+    let Some(rest) = device.strip_prefix("hf") else { return false };
+    let digits = rest.strip_prefix(['v', 'p', 't']).unwrap_or(rest);
+    digits.len() >= 10 && digits.chars().all(|c| c.is_ascii_hexdigit())
+}
+
 fn twelve(uuid: Uuid) -> String {
     let mut digits = uuid.simple().to_string();
     digits.truncate(12);
@@ -82,6 +90,18 @@ mod tests {
         assert_eq!(tagged("br0", 120).bridge(), "hfvc7c64a34a93f");
         assert_ne!(tagged("br0", 120).bridge(), tagged("br0", 12).bridge());
         assert_ne!(tagged("br0", 120).bridge(), tagged("br1", 120).bridge());
+    }
+
+    #[test]
+    fn names_that_we_give_are_reserved_and_a_hosts_are_not() {
+        let ours =
+            [bridge(Uuid::max()), tagged("br0", 1).bridge(), tagged("br0", 1).port(), "hft0102030405".into()];
+        for name in ours {
+            assert!(is_reserved(&name), "{name}");
+        }
+        for name in ["br0", "hf-lan", "hfv", "hfacade", "virbr0", "hfvlan120"] {
+            assert!(!is_reserved(name), "{name}");
+        }
     }
 
     #[test]

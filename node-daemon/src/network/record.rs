@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::Error;
+use super::names;
 use super::values::{Bad, Device, Subnet, Vlan};
 
 /// What a guest's interface was connected to; kept in the domain's metadata.
@@ -54,7 +55,12 @@ fn kind(network: &VirtualMachineNetwork) -> Result<Kind, String> {
             Ok(Kind::Isolated { subnet: subnet(&isolated.subnet).map_err(at("spec.isolated.subnet"))? })
         }
         (None, None, Some(bridge)) => {
-            let name = bridge.name.clone().try_into().map_err(at("spec.bridge.name"))?;
+            let name: Device = bridge.name.clone().try_into().map_err(at("spec.bridge.name"))?;
+            if names::is_reserved(name.as_str()) {
+                return Err(format!(
+                    "spec.bridge.name {name} is kept for the networks Holdfast makes: name a bridge of the host"
+                ));
+            }
             let vlan = bridge.vlan.map(Vlan::try_from).transpose().map_err(at("spec.bridge.vlan"))?;
             Ok(Kind::Bridge { name, vlan })
         }
@@ -125,6 +131,12 @@ mod tests {
             let sentence = refusal(&bridge(name, None));
             assert!(sentence.contains("spec.bridge.name must be"), "{sentence}");
         }
+    }
+
+    #[test]
+    fn a_bridge_of_somebody_elses_network_is_refused() {
+        let sentence = refusal(&bridge(&names::bridge(Uuid::from_u128(8)), None));
+        assert!(sentence.contains("kept for the networks Holdfast makes"), "{sentence}");
     }
 
     #[test]
