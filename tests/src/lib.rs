@@ -32,6 +32,7 @@ pub mod process;
 pub mod progress;
 pub mod proxy;
 pub mod runtime;
+pub mod scene;
 pub mod site;
 pub mod site_folder;
 pub mod spawner;

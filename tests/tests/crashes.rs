@@ -1,21 +1,18 @@
 //! The controller is killed after each of its writes, as a power cut would; the next one finishes the work, and nothing
 //! is held by two nodes. Guests play no part, so the nodes are played by the test.
 
-mod scene;
-
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_api::names::node_lease;
 use holdfast_api::{HypervisorNode, NodeEnrolment};
 use holdfast_tests::acting_node::request;
 use holdfast_tests::kubeconfig::{self, Login};
 use holdfast_tests::office::Office;
+use holdfast_tests::scene::{ONE_AT_A_TIME, Scene, wait};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-
-use scene::{ONE_AT_A_TIME, Scene, wait};
 
 /// More writes than any of these needs; a run in which nothing was cut ends the search earlier.
 const MOST_WRITES: usize = 40;
@@ -200,7 +197,7 @@ async fn a_node_that_is_deleted_releases_its_machines_and_loses_its_rights() -> 
     wait(&office, "it to be on the other node", moved).await?;
     let gone = async || Ok(nodes.get_opt(&before).await?.is_none().then_some(()));
     wait(&office, "the node to be gone", gone).await?;
-    let own = scene.node(&before).client();
+    let own = scene.node(&before)?.client();
     let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(own, "holdfast-system");
     let refused = leases.get(&node_lease(&before)).await.expect_err("its rights are gone");
     assert!(refused.to_string().contains("forbidden"), "{refused}");

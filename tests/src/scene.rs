@@ -6,10 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use holdfast_api::{HypervisorNode, VirtualMachine};
-use holdfast_tests::acting_node::ActingNode;
-use holdfast_tests::machine::tiny;
-use holdfast_tests::office::Office;
-use holdfast_tests::wait::{Look, wait_for};
 use k8s_openapi::api::rbac::v1::Role;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -18,20 +14,25 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
+use crate::acting_node::ActingNode;
+use crate::machine::tiny;
+use crate::office::Office;
+use crate::wait::{Look, wait_for};
+
 /// A killed controller comes back, lists everything and works off what is left, on two busy cores.
 const LIMIT: Duration = Duration::from_secs(90);
 /// Control planes side by side would only slow each other down.
-pub(crate) static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+pub static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The nodes and what an administrator sees.
-pub(crate) struct Scene {
+pub struct Scene {
     admin: Client,
     nodes: Vec<Arc<ActingNode>>,
     acting: Vec<JoinHandle<()>>,
 }
 
 /// Waits; a failure comes with the logs.
-pub(crate) async fn wait<T>(
+pub async fn wait<T>(
     office: &Office,
     what: &str,
     mut look: impl AsyncFnMut() -> Result<Option<T>>,
@@ -48,7 +49,7 @@ fn says_ready(conditions: &[Condition]) -> bool {
 
 impl Scene {
     /// An office with its controller, and these nodes enrolled, alive and ready.
-    pub(crate) async fn set(name: &str, nodes: &[&str]) -> Result<(Office, Self)> {
+    pub async fn set(name: &str, nodes: &[&str]) -> Result<(Office, Self)> {
         let mut office = Office::open(name).await?;
         office.start_controller()?;
         let credential = office.credential().await?;
@@ -74,28 +75,29 @@ impl Scene {
     }
 
     /// The nodes.
-    pub(crate) fn nodes(&self) -> &[Arc<ActingNode>] {
+    pub fn nodes(&self) -> &[Arc<ActingNode>] {
         &self.nodes
     }
 
     /// The node of this name.
-    pub(crate) fn node(&self, name: &str) -> &ActingNode {
-        self.nodes.iter().find(|node| node.name() == name).expect("a node of the scene")
+    pub fn node(&self, name: &str) -> Result<&ActingNode> {
+        let node = self.nodes.iter().find(|node| node.name() == name);
+        node.map(|node| &**node).with_context(|| format!("no node {name} in this scene"))
     }
 
     /// The node acts no more, as if its host were gone.
-    pub(crate) fn stops(&self, name: &str) {
-        let at = self.nodes.iter().position(|node| node.name() == name).expect("a node of the scene");
-        self.acting[at].abort();
+    pub fn stops(&self, name: &str) {
+        let pairs = self.nodes.iter().zip(&self.acting);
+        pairs.filter(|(node, _)| node.name() == name).for_each(|(_, acting)| acting.abort());
     }
 
     /// The virtual machines of a namespace.
-    pub(crate) fn machines(&self, namespace: &str) -> Api<VirtualMachine> {
+    pub fn machines(&self, namespace: &str) -> Api<VirtualMachine> {
         Api::namespaced(self.admin.clone(), namespace)
     }
 
     /// Creates a virtual machine that refers to nothing but a Secret.
-    pub(crate) async fn create(&self, namespace: &str, name: &str) -> Result<()> {
+    pub async fn create(&self, namespace: &str, name: &str) -> Result<()> {
         let object = tiny(name)
             .with("disks", json!([{"name": "root", "size": "1Gi", "blank": {}}]))
             .with("interfaces", json!([]))
@@ -109,26 +111,26 @@ impl Scene {
     }
 
     /// Deletes it.
-    pub(crate) async fn delete(&self, namespace: &str, name: &str) -> Result<()> {
+    pub async fn delete(&self, namespace: &str, name: &str) -> Result<()> {
         let deleted = self.machines(namespace).delete(name, &DeleteParams::default()).await;
         deleted.map(drop).context("could not delete it")
     }
 
     /// Whether its node said so. Nothing is held by two nodes, whenever one looks.
-    pub(crate) async fn is_ready(&self, namespace: &str, name: &str) -> Result<bool> {
+    pub async fn is_ready(&self, namespace: &str, name: &str) -> Result<bool> {
         self.held_once();
         let vm = self.machines(namespace).get(name).await.context("could not read it")?;
         Ok(vm.status.is_some_and(|status| says_ready(&status.conditions)))
     }
 
     /// The node it is bound to; empty for none.
-    pub(crate) async fn node_of(&self, namespace: &str, name: &str) -> Result<String> {
+    pub async fn node_of(&self, namespace: &str, name: &str) -> Result<String> {
         let vm = self.machines(namespace).get(name).await.context("could not read it")?;
         Ok(vm.status.map(|status| status.node_name).unwrap_or_default())
     }
 
     /// Whether nothing is left in the namespace: no machine, no right of a node, nothing held.
-    pub(crate) async fn is_clear(&self, namespace: &str) -> Result<bool> {
+    pub async fn is_clear(&self, namespace: &str) -> Result<bool> {
         self.held_once();
         let machines = self.machines(namespace).list(&ListParams::default()).await.context("not listed")?;
         let roles: Api<Role> = Api::namespaced(self.admin.clone(), namespace);
