@@ -2,11 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use holdfast_tests::control_plane::ControlPlane;
-use holdfast_tests::install::kubectl;
-use holdfast_tests::{files, peer};
+use holdfast_tests::install::{self, kubectl};
+use holdfast_tests::kubeconfig::{self, Login, Server};
+use holdfast_tests::process::{Process, heading};
+use holdfast_tests::spawner::Spawner;
+use holdfast_tests::wait::{Look, wait_for};
+use holdfast_tests::{files, peer, ports};
 use serde_json::Value;
 
 /// The user of the image; nobody's on any Debian.
@@ -65,15 +70,11 @@ fn the_image_is_a_whole_oci_layout_that_runs_as_nobody() -> Result<()> {
     let folder = fresh_folder("image")?;
     let layout = build(&folder, "first")?;
     ensure!(files::read(&layout.join("oci-layout"))? == r#"{"imageLayoutVersion":"1.0.0"}"#);
-    let index: Value = serde_json::from_str(&files::read(&layout.join("index.json"))?)?;
-    let manifest: Value = serde_json::from_str(&files::read(&blob(&layout, &index["manifests"][0])?)?)?;
-    let config: Value = serde_json::from_str(&files::read(&blob(&layout, &manifest["config"])?)?)?;
+    let config = files::read(&blob(&layout, &manifest(&layout)?["config"])?)?;
+    let config: Value = serde_json::from_str(&config)?;
     ensure!(config["config"]["User"] == USER, "it runs as {}", config["config"]["User"]);
 
-    let root = folder.join("root");
-    files::create_folder(&root)?;
-    let layer = blob(&layout, &manifest["layers"][0])?;
-    run("tar", &["-xzf", &layer.to_string_lossy(), "-C", &root.to_string_lossy()])?;
+    let root = unpack(&layout, &folder)?;
     let said = run(
         "chroot",
         &[
@@ -84,6 +85,38 @@ fn the_image_is_a_whole_oci_layout_that_runs_as_nobody() -> Result<()> {
         ],
     )?;
     ensure!(said.starts_with("holdfast-controller "), "{said}");
+    Ok(())
+}
+
+/// As the Deployment runs it, but for the node: its user, its root, its address, its account's rights.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_controller_in_the_image_answers_its_probes() -> Result<()> {
+    let folder = fresh_folder("probes")?;
+    let plane = ControlPlane::start(&folder.join("plane")).await?;
+    let client = plane.client().await?;
+    install::install(&plane.kubeconfig(), &client, &folder).await?;
+    let root = unpack(&build(&folder, "layout")?, &folder)?;
+    let kubeconfig = root.join("kubeconfig");
+    let server = Server::of(&plane.kubeconfig()).await?;
+    let token = install::controller_token(&client).await?;
+    kubeconfig::write(&kubeconfig, &server, &Login::Token(&token))?;
+    run("chown", &[USER, &kubeconfig.to_string_lossy()])?;
+
+    let port = ports::free()?;
+    let mut command = Command::new("chroot");
+    command.arg(format!("--userspec={USER}")).arg(&root).arg("/usr/bin/holdfast-controller");
+    command.args(["run", "--listen", &format!("0.0.0.0:{port}")]).env("KUBECONFIG", "/kubeconfig");
+    let log = folder.join("controller.log");
+    let _controller = Process::start(Spawner::machine()?, "controller", command, &log)?;
+    for probe in ["healthz", "readyz", "metrics"] {
+        let url = format!("http://127.0.0.1:{port}/{probe}");
+        wait_for(&url, Duration::from_secs(60), async || {
+            let answer = reqwest::get(&url).await.context("no answer")?;
+            Ok(if answer.status().is_success() { Look::Done(()) } else { Look::NotYet(answer.text().await?) })
+        })
+        .await
+        .with_context(|| heading("controller", &log))?;
+    }
     Ok(())
 }
 
@@ -105,6 +138,20 @@ fn build(folder: &Path, name: &str) -> Result<PathBuf> {
         &[&program.to_string_lossy(), &out.to_string_lossy()],
     )?;
     Ok(out)
+}
+
+/// The root file system of the image.
+fn unpack(layout: &Path, folder: &Path) -> Result<PathBuf> {
+    let root = folder.join("root");
+    files::create_folder(&root)?;
+    let layer = blob(layout, &manifest(layout)?["layers"][0])?;
+    run("tar", &["-xzf", &layer.to_string_lossy(), "-C", &root.to_string_lossy()])?;
+    Ok(root)
+}
+
+fn manifest(layout: &Path) -> Result<Value> {
+    let index: Value = serde_json::from_str(&files::read(&layout.join("index.json"))?)?;
+    Ok(serde_json::from_str(&files::read(&blob(layout, &index["manifests"][0])?)?)?)
 }
 
 /// The file a descriptor points to, which must have the size and the digest it says.
