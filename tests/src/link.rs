@@ -152,3 +152,60 @@ async fn closed(mut mode: watch::Receiver<Mode>) {
     // An error means that the link is gone, which closes its connections too.
     drop(mode.wait_for(|mode| *mode == Mode::Down).await);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ports;
+
+    /// A link to a server that sends back what it gets, and a connection through it.
+    fn echo() -> Result<(Link, TcpStream)> {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let link = Link::new(ports::free()?, &server.local_addr()?.to_string());
+        link.listen(Spawner::machine()?)?;
+        std::thread::spawn(move || {
+            let (mut stream, _) = server.accept()?;
+            std::io::copy(&mut stream.try_clone()?, &mut stream)
+        });
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, link.port()))?;
+        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        Ok((link, stream))
+    }
+
+    fn says(stream: &mut TcpStream, word: &[u8; 4]) -> std::io::Result<()> {
+        stream.write_all(word)?;
+        hears(stream, word)
+    }
+
+    fn hears(stream: &mut TcpStream, word: &[u8; 4]) -> std::io::Result<()> {
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer)?;
+        assert_eq!(&answer, word);
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_sent_into_a_stall_arrives_after_it() -> Result<()> {
+        let (link, mut stream) = echo()?;
+        says(&mut stream, b"ping")?;
+        link.set(Mode::Stall);
+        assert!(says(&mut stream, b"held").is_err(), "no byte passes a stalled link");
+        link.set(Mode::Up);
+        hears(&mut stream, b"held")?;
+        says(&mut stream, b"pong")?;
+        Ok(())
+    }
+
+    #[test]
+    fn a_link_that_goes_down_closes_open_connections() -> Result<()> {
+        let (link, mut stream) = echo()?;
+        says(&mut stream, b"ping")?;
+        link.set(Mode::Down);
+        assert_eq!(stream.read(&mut [0; 4])?, 0);
+        Ok(())
+    }
+}
