@@ -230,6 +230,7 @@ impl Model {
         World {
             settings: self.settings,
             now: self.now(),
+            unhurried: true,
             machines: self.listed(Kind::VirtualMachine),
             nodes: self.by_name(Kind::HypervisorNode).into_iter().map(node).collect(),
             images: self.all(Kind::VirtualMachineImage),

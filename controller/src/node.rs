@@ -76,10 +76,9 @@ fn half(world: &World, name: &str, node: &Node, room: Room) -> Option<Write> {
         ..HypervisorNodeStatus::default()
     };
     let written = node.object.status.clone().unwrap_or_default();
-    if written.namespaces == status.namespaces
-        && written.allocated == status.allocated
-        && stand(&written.conditions, &status.conditions)
-    {
+    let urgent = written.namespaces != status.namespaces || !stand(&written.conditions, &status.conditions);
+    let informs = world.unhurried && written.allocated != status.allocated;
+    if !urgent && !informs {
         return None;
     }
     let target = Target::cluster(Kind::HypervisorNode, name);

@@ -94,7 +94,13 @@ impl Caches {
     }
 
     /// The snapshot of this moment.
-    pub(crate) fn world(&self, settings: Settings, beats: &Heartbeats, now: Instant) -> World {
+    pub(crate) fn world(
+        &self,
+        settings: Settings,
+        beats: &Heartbeats,
+        now: Instant,
+        unhurried: bool,
+    ) -> World {
         let mut machines = self.machines.all(now);
         machines.sort_by_cached_key(|vm| (vm.creation_timestamp().map(|time| time.0), name(&**vm)));
         let node = |object: Arc<HypervisorNode>| {
@@ -104,6 +110,7 @@ impl Caches {
         World {
             settings,
             now: Time(Timestamp::now()),
+            unhurried,
             machines,
             nodes: self.nodes.all(now).into_iter().map(node).collect(),
             images: by_name(self.images.all(now)),

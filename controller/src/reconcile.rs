@@ -35,6 +35,8 @@ pub(crate) struct Reconciler {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) beats: Heartbeats,
     pub(crate) backoff: Backoff,
+    /// When a pass last wrote what is for information only.
+    pub(crate) unhurried: Instant,
 }
 
 impl Reconciler {
@@ -54,7 +56,11 @@ impl Reconciler {
     async fn pass(&mut self) -> usize {
         let start = Instant::now();
         self.caches.listen(&self.client, &mut self.beats, start).await;
-        let world = self.caches.world(self.settings, &self.beats, start);
+        let unhurried = start.saturating_duration_since(self.unhurried) >= TICK;
+        if unhurried {
+            self.unhurried = start;
+        }
+        let world = self.caches.world(self.settings, &self.beats, start, unhurried);
         let mut writes = plan(&world);
         self.metrics.observe(&world);
         drop(world);

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use holdfast_api::names::CONTROLLER;
@@ -105,6 +106,7 @@ async fn lead(
         metrics: Arc::clone(metrics),
         beats: Heartbeats::default(),
         backoff: Backoff::default(),
+        unhurried: Instant::now(),
     };
     // Tasks of their own: a long pass must not keep the watches from being read.
     let mut follow = tokio::spawn(follow);

@@ -37,6 +37,8 @@ impl Default for Settings {
 pub(crate) struct World {
     pub(crate) settings: Settings,
     pub(crate) now: Time,
+    /// Whether this pass writes what is for information only too; such writes are merged over a few seconds.
+    pub(crate) unhurried: bool,
     /// Oldest first: who came first is placed first.
     pub(crate) machines: Vec<Arc<VirtualMachine>>,
     pub(crate) nodes: BTreeMap<String, Node>,

@@ -1,0 +1,188 @@
+//! What the rights allow and the admission policies refuse, each in its sentence.
+
+use anyhow::{Context, Result};
+use holdfast_api::{HypervisorNode, NodeEnrolment, VirtualMachine};
+use holdfast_tests::acting_node::request;
+use holdfast_tests::install;
+use holdfast_tests::kubeconfig::{self, Login};
+use holdfast_tests::machine::tiny;
+use holdfast_tests::office::Office;
+use holdfast_tests::scene::{Scene, wait};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// The sentence with which something was refused.
+fn refusal<T: std::fmt::Debug>(outcome: kube::Result<T>) -> String {
+    outcome.map_or_else(|error| error.to_string(), |done| format!("not refused: {done:?}"))
+}
+
+fn says<T: std::fmt::Debug>(outcome: kube::Result<T>, sentence: &str) {
+    let refusal = refusal(outcome);
+    assert!(refusal.contains(sentence), "expected {sentence:?}, got: {refusal}");
+}
+
+fn merge(change: Value) -> Patch<Value> {
+    Patch::Merge(change)
+}
+
+async fn login(office: &Office, name: &str, token: &str) -> Result<Client> {
+    let file = office.folder().join(format!("{name}.kubeconfig"));
+    kubeconfig::write(&file, office.server(), &Login::Token(token))?;
+    kubeconfig::client(&file).await
+}
+
+async fn placed(office: &Office, scene: &Scene, name: &str, node: &str) -> Result<()> {
+    let object = tiny(name)
+        .on(node)
+        .with("disks", json!([{"name": "root", "size": "1Gi", "blank": {}}]))
+        .with("interfaces", json!([]))
+        .with("cloudInit", json!({}))
+        .with("deletionProtection", true);
+    let vm: VirtualMachine = serde_json::from_value(object.object()).context("no machine")?;
+    scene.machines("default").create(&PostParams::default(), &vm).await.context("not created")?;
+    wait(office, name, async || Ok(scene.is_ready("default", name).await?.then_some(()))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_refuse_in_a_sentence_what_rights_cannot_tell_apart() -> Result<()> {
+    let (office, scene) = Scene::set("policies", &["a", "b"]).await?;
+    placed(&office, &scene, "on-a", "a").await?;
+    placed(&office, &scene, "on-b", "b").await?;
+    let node = scene.node("a")?.client();
+    a_node_and_machines(&node).await;
+    a_node_and_itself(&node).await;
+    people(&office.admin().await?).await;
+    the_install_credential(&login(&office, "install", &office.credential().await?).await?).await?;
+    let token = install::controller_token(&office.admin().await?).await?;
+    the_controller(&login(&office, "controller", &token).await?).await;
+    Ok(())
+}
+
+async fn a_node_and_machines(node: &Client) {
+    let machines: Api<VirtualMachine> = Api::namespaced(node.clone(), "default");
+    let usual = PatchParams::default();
+    let running = merge(json!({"status": {"printableStatus": "Running"}}));
+    says(
+        machines.patch_status("on-b", &usual, &running).await,
+        "is not on the node that wants to write its status",
+    );
+    let moved = merge(json!({"status": {"nodeName": ""}}));
+    says(
+        machines.patch_status("on-a", &usual, &moved).await,
+        "status.nodeName is written by the controller only",
+    );
+    let unscheduled = merge(json!({"status": {"conditions": []}}));
+    says(
+        machines.patch_status("on-a", &usual, &unscheduled).await,
+        "the condition Scheduled is written by the controller only",
+    );
+}
+
+async fn a_node_and_itself(node: &Client) {
+    let usual = PatchParams::default();
+    let nodes: Api<HypervisorNode> = Api::all(node.clone());
+    for half in
+        [json!({"namespaces": ["kube-system"]}), json!({"conditions": []}), json!({"allocated": null})]
+    {
+        let outcome = nodes.patch_status("a", &usual, &merge(json!({ "status": half }))).await;
+        says(outcome, "are written by the controller only");
+    }
+    let leases: Api<Lease> = Api::namespaced(node.clone(), "holdfast-system");
+    let hidden = merge(json!({"metadata": {"labels": {"holdfast.dev/node": null}}}));
+    says(leases.patch("holdfast-node-a", &usual, &hidden).await, "a node changes the spec of its Lease only");
+    let events: Api<Event> = Api::namespaced(node.clone(), "default");
+    for (controller, instance) in [("holdfast-controller", "a"), ("holdfast-node", "b")] {
+        let outcome = events.create(&PostParams::default(), &event(controller, instance)).await;
+        says(outcome, "an event of a node must have reportingController holdfast-node");
+    }
+    let own = events.create(&PostParams::default(), &event("holdfast-node", "a")).await;
+    assert!(own.is_ok(), "its own event: {own:?}");
+}
+
+fn event(controller: &str, instance: &str) -> Event {
+    let event = json!({
+        "metadata": {"generateName": "probe-"}, "action": "Probe", "reason": "Probe", "type": "Normal",
+        "reportingController": controller, "reportingInstance": instance, "eventTime": "2026-01-01T00:00:00.000000Z",
+        "regarding": {"kind": "VirtualMachine", "name": "on-a", "namespace": "default"},
+    });
+    serde_json::from_value(event).expect("an event")
+}
+
+async fn people(admin: &Client) {
+    let machines: Api<VirtualMachine> = Api::namespaced(admin.clone(), "default");
+    let elsewhere = merge(json!({"metadata": {"annotations": {"holdfast.dev/placed-on": "b"}}}));
+    says(
+        machines.patch("on-a", &PatchParams::default(), &elsewhere).await,
+        "placed-on is written by the controller only",
+    );
+    says(
+        machines.delete("on-a", &DeleteParams::default()).await,
+        "set spec.deletionProtection to false first",
+    );
+}
+
+async fn the_install_credential(client: &Client) -> Result<()> {
+    let requests: Api<NodeEnrolment> = Api::all(client.clone());
+    let key = rcgen::KeyPair::generate().context("no key")?;
+    let usual = PostParams::default();
+    let mut misnamed = request("c", &key)?;
+    misnamed.metadata.name = Some("d-1".to_owned());
+    says(requests.create(&usual, &misnamed).await, "must be named after its node");
+    let mut labelled = request("c", &key)?;
+    labelled.metadata.finalizers = Some(vec!["example.org/stay".to_owned()]);
+    says(requests.create(&usual, &labelled).await, "without labels, annotations, finalizers and owners");
+    let good = requests.create(&usual, &request("c", &key)?).await.context("a good request")?;
+    let stay = merge(json!({"metadata": {"finalizers": ["example.org/stay"]}}));
+    let name = good.metadata.name.unwrap_or_default();
+    says(requests.patch(&name, &PatchParams::default(), &stay).await, "changes spec.response");
+    Ok(())
+}
+
+async fn the_controller(client: &Client) {
+    let usual = PostParams::default();
+    let roles: Api<Role> = Api::namespaced(client.clone(), "default");
+    let secrets = |names: Value| json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": names}]);
+    for (name, rules, sentence) in [
+        ("reader", secrets(json!(["a"])), "only grants named holdfast-node-*"),
+        ("holdfast-node-a-secrets", secrets(json!([])), "get on named Secrets and nothing else"),
+        ("holdfast-node-a-vms", secrets(json!(["a"])), "exactly the rules of a served namespace"),
+        ("holdfast-node-a", secrets(json!(["a"])), "a node's right on its Lease"),
+    ] {
+        let role =
+            serde_json::from_value(json!({"metadata": {"name": name}, "rules": rules})).expect("a role");
+        says(roles.create(&PostParams { dry_run: true, ..usual.clone() }, &role).await, sentence);
+    }
+    let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), "default");
+    let alice = binding("Role", "holdfast-node-c-vms", "alice");
+    says(
+        bindings.create(&usual, &serde_json::from_value(alice).expect("a binding")).await,
+        "to the node it is named after",
+    );
+    let everywhere: Api<ClusterRoleBinding> = Api::all(client.clone());
+    let admin = binding("ClusterRole", "cluster-admin", "holdfast:node:a");
+    says(
+        everywhere.create(&usual, &serde_json::from_value(admin).expect("a binding")).await,
+        "not currently held",
+    );
+    let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
+    let spec =
+        json!({"request": "", "signerName": "kubernetes.io/kubelet-serving", "usages": ["server auth"]});
+    let serving = json!({"metadata": {"name": "serving"}, "spec": spec});
+    let outcome = requests.create(&usual, &serde_json::from_value(serving).expect("a request")).await;
+    assert!(outcome.is_err(), "a serving certificate: {outcome:?}");
+}
+
+fn binding(kind: &str, role: &str, user: &str) -> Value {
+    json!({
+        "metadata": {"name": if kind == "Role" { role } else { "holdfast-node-a-x" }},
+        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": role},
+        "subjects": [{"apiGroup": RBAC, "kind": "User", "name": user}],
+    })
+}
