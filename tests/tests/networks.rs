@@ -140,6 +140,26 @@ async fn guests_on_an_isolated_network_reach_each_other_and_nothing_beyond() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn guests_of_one_network_do_not_reach_those_of_another() -> Result<()> {
+    story::tell("apart", async |story| {
+        story.offer_image("tiny").await?;
+        offer(story, "nat", "{nat: {}}").await?;
+        offer(story, "other", "{nat: {}}").await?;
+        offer(story, "isolated", "{isolated: {}}").await?;
+        let (one, two) =
+            (story.machine(&on("nat", "one")).await?, story.machine(&on("isolated", "two")).await?);
+        let (one, two) = (address(&one).await?.0, address(&two).await?.0);
+        let intruder =
+            story.machine(&on("other", "intruder").that(&format!("reach={one} reach={two}"))).await?;
+        for ip in [one, two] {
+            intruder.wait_serial(&format!("never reached {ip}"), 1, SOON).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guest_on_a_bridge_of_the_host_is_served_by_that_network_and_its_address_is_shown() -> Result<()> {
     story::tell("bridge", async |story| {
         build_plant(story.site.member("a").await?.host())?;
