@@ -1,24 +1,26 @@
 #!/bin/sh
 # Builds the Debian package of the node daemon with dpkg-deb alone: target/deb/holdfast-node_<version>_<arch>.deb
+# The same binary gives the same bytes: times in the package are those of the last commit.
 #
-# PROFILE=dev takes a debug build (faster, for tests of the package itself). The same tree gives the same bytes: times
-# in the package are those of the last commit.
+#   build.sh               from a release build, into target/deb
+#   build.sh BINARY OUT    from this binary, into the folder OUT
 set -eu
 cd "$(dirname "$0")/../.."
+PATH="$HOME/.cargo/bin:$PATH"
 
-profile=${PROFILE:-release}
-case $profile in
-release) cargo build --quiet --locked --release -p holdfast-node && binary=target/release/holdfast-node ;;
-dev) cargo build --quiet --locked -p holdfast-node && binary=target/debug/holdfast-node ;;
-*) echo "PROFILE is $profile: write release or dev" >&2 && exit 2 ;;
-esac
+binary=${1:-}
+out=${2:-target/deb}
+if [ -z "$binary" ]; then
+    cargo build --quiet --locked --release -p holdfast-node
+    binary=target/release/holdfast-node
+fi
+[ -x "$binary" ] || { echo "deb: $binary is no program; build it, or give none to have it built" >&2; exit 1; }
 
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 architecture=$(dpkg --print-architecture)
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 export SOURCE_DATE_EPOCH
 
-out=target/deb
 root=$out/root
 doc=$root/usr/share/doc/holdfast-node
 rm -rf "$root"
@@ -55,6 +57,6 @@ done
 
 package=$out/holdfast-node_${version}_$architecture.deb
 find "$root" -newermt "@$SOURCE_DATE_EPOCH" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-dpkg-deb --root-owner-group -Zxz --build "$root" "$package" > /dev/null
+dpkg-deb --root-owner-group -Zzstd --build "$root" "$package" > /dev/null
 rm -rf "$root"
 echo "$package"
