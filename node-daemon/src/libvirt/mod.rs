@@ -29,7 +29,7 @@ pub(crate) mod network_xml;
 mod queue;
 mod read;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod state;
 #[cfg(test)]
 mod tests;

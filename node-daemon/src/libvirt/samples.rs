@@ -1,11 +1,15 @@
-//! The virtual machine that the tests of this module define again and again.
+//! The host and the virtual machine that tests with libvirt's own driver use again and again.
 
 use uuid::Uuid;
 
 use super::domain_xml::{Accelerator, Arch, Disk, DomainSpec, Firmware, Format, Interface, Source};
 
+/// A node file: a host with nothing on it. Each test writes its own, since `test:///default` is one object per process.
+pub(crate) const EMPTY_HOST: &str = "<node><cpu><mhz>2000</mhz><model>x86_64</model><active>8</active><nodes>1</nodes>\
+    <sockets>1</sockets><cores>8</cores><threads>1</threads></cpu><memory>16777216</memory></node>";
+
 /// Two disks, two interfaces, UEFI under KVM.
-pub(super) fn web() -> DomainSpec {
+pub(crate) fn web() -> DomainSpec {
     DomainSpec {
         uuid: Uuid::from_u128(0x3f29_1c44_6a1b_4a53_9d0e_5b8d_7c2a_9e10),
         name: "shop.web-3f291c44".into(),

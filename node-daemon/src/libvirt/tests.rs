@@ -10,12 +10,10 @@ use tempfile::TempDir;
 use super::domain_xml::{Accelerator, Arch, DomainSpec, Firmware, to_xml};
 use super::events::Lifecycle;
 use super::network_xml::{self, NetworkKind, NetworkSpec, Subnet};
-use super::samples::web;
+use super::samples::{EMPTY_HOST, web};
 use super::*;
 use crate::retry::Retry;
 
-const EMPTY_HOST: &str = "<node><cpu><mhz>2000</mhz><model>x86_64</model><active>8</active><nodes>1</nodes>\
-    <sockets>1</sockets><cores>8</cores><threads>1</threads></cpu><memory>16777216</memory></node>";
 const FOREIGN: &str = "<domain type='test'><name>foreign</name><uuid>00000000-0000-4000-8000-000000000001</uuid>\
     <memory>65536</memory><os><type>hvm</type></os></domain>";
 

@@ -174,4 +174,6 @@ pub(super) mod model;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod test_driver;
+#[cfg(test)]
 mod tests;

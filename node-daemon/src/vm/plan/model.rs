@@ -16,7 +16,7 @@ use super::super::observed::*;
 use super::{Goal, Moment, Plan, Removal, Step, plan};
 use crate::image::{Digest, Format};
 
-const UID: Uuid = Uuid::from_u128(0x0123);
+pub(super) const UID: Uuid = Uuid::from_u128(0x0123);
 /// Virtual seconds that pass between two looks.
 const LOOK: u64 = 5;
 
@@ -69,6 +69,8 @@ pub(in crate::vm) struct World {
     clock: u64,
     stop_begun: Option<u64>,
     asked: Option<u64>,
+    /// Steps carried out and not taken up yet by whoever repeats them elsewhere.
+    pub(super) done: Vec<Step>,
 }
 
 impl World {
@@ -91,6 +93,7 @@ impl World {
             clock: 1_000_000,
             stop_begun: None,
             asked: None,
+            done: Vec::new(),
         }
     }
 
@@ -208,6 +211,7 @@ impl World {
     }
 
     fn apply(&mut self, step: &Step) {
+        self.done.push(step.clone());
         match step {
             Step::FetchImage { .. } => self.image = true,
             Step::MakeFolder => self.folder = Folder::Present,

@@ -10,7 +10,7 @@ use super::model::{Guest, World, spec};
 
 /// Something that happens.
 #[derive(Clone, Debug)]
-enum Happening {
+pub(super) enum Happening {
     Look,
     /// The daemon dies after this many steps of its plan.
     CrashAfter(usize),
@@ -29,7 +29,7 @@ enum Happening {
     ImageIsLost,
 }
 
-fn strategy() -> impl Strategy<Value = RunStrategy> {
+pub(super) fn strategy() -> impl Strategy<Value = RunStrategy> {
     use RunStrategy::{Always, Halted, Once, RerunOnFailure};
     prop::sample::select(vec![Always, RerunOnFailure, Once, Halted])
 }
@@ -54,7 +54,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-fn happen(world: &mut World, happening: &Happening) {
+pub(super) fn happen(world: &mut World, happening: &Happening) {
     match happening {
         Happening::Look => drop(world.look(usize::MAX)),
         Happening::CrashAfter(steps) => {
@@ -80,7 +80,7 @@ fn happen(world: &mut World, happening: &Happening) {
     }
 }
 
-fn history() -> impl Strategy<Value = Vec<Happening>> {
+pub(super) fn history() -> impl Strategy<Value = Vec<Happening>> {
     prop::collection::vec(happening(), 0..60)
 }
 
