@@ -8,6 +8,7 @@
 //! Level-triggered: events only bring the next look forward, and everything is read again at each. `supervise` runs one
 //! task per virtual machine, so that none delays another.
 
+mod addresses;
 mod context;
 mod desired;
 mod dir;

@@ -1,21 +1,19 @@
 //! Says what became of a pass: status, events, and when to look again.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use holdfast_api::VirtualMachine;
-use holdfast_api::virtual_machine::{Address, AddressSource, Progress, SeedStatus, VirtualMachineStatus};
+use holdfast_api::virtual_machine::{Address, Progress, SeedStatus, VirtualMachineStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::context::Context;
-use super::desired::Desired;
 use super::goal::Judged;
 use super::memory::Memory;
 use super::observed::{Domain, Obstacle, PausedBy, State};
 use super::plan::{Goal, Plan, Step};
 use super::status::{self, Outcome, Report};
-use super::{inputs, pending};
+use super::{addresses, inputs, pending};
 use crate::jitter::spread;
 use crate::objects::Severity;
 use crate::retry::Retry;
@@ -51,7 +49,7 @@ pub(crate) async fn report(
     if judged.goal().is_none() && judged.refused.is_none() {
         return ghost(judged, &ending);
     }
-    let addresses = addresses(context, judged).await;
+    let addresses = addresses::of(context, judged).await;
     let next = next(judged, &ending, addresses.is_empty(), memory);
     if let Some(vm) = &judged.object {
         tell_obstacle(context, judged, &ending, memory);
@@ -132,34 +130,6 @@ async fn secrets(context: &Context, judged: &Judged, memory: &mut Memory) -> Opt
     };
     memory.secrets = Some((Instant::now(), secrets.clone()));
     Some(secrets)
-}
-
-async fn addresses(context: &Context, judged: &Judged) -> Vec<Address> {
-    let Domain::Ours { state: State::Running | State::Paused(_), record } = &judged.domain else {
-        return Vec::new();
-    };
-    let Ok(desired) = Desired::from_record(judged.uid, record) else { return Vec::new() };
-    let leases = context.libvirt.leases(judged.uid).await.unwrap_or_default();
-    let neighbours = context.networks.neighbours().await.unwrap_or_default();
-    let leases = leases.into_iter().map(|lease| (lease.mac, lease.ip, AddressSource::Lease));
-    let neighbours = neighbours.into_iter().map(|one| (one.mac, one.ip, AddressSource::Arp));
-    in_order(&desired, leases.chain(neighbours).collect())
-}
-
-/// The guest's own of all addresses seen: by interface, leases before what was only heard, IPv4 before IPv6.
-fn in_order(desired: &Desired, mut seen: Vec<(String, IpAddr, AddressSource)>) -> Vec<Address> {
-    seen.sort_by_key(|(_, ip, source)| (*source, *ip));
-    let mut addresses: Vec<Address> = Vec::new();
-    for interface in desired.interfaces() {
-        let mac = interface.mac.to_string();
-        for (_, ip, source) in seen.iter().filter(|(of, ..)| *of == mac) {
-            let address = Address { interface: interface.name.clone(), ip: ip.to_string(), source: *source };
-            if !addresses.iter().any(|known| known.interface == address.interface && known.ip == address.ip) {
-                addresses.push(address);
-            }
-        }
-    }
-    addresses
 }
 
 fn next(judged: &Judged, ending: &Ending, nameless: bool, memory: &mut Memory) -> Duration {
