@@ -4,6 +4,7 @@ mod cluster;
 mod controller;
 mod enrolment;
 mod member;
+mod remains;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -146,7 +147,8 @@ impl Site {
         Ok(())
     }
 
-    async fn wait_enrolled(&self, client: &Client, name: &str) -> Result<()> {
+    /// Waits until a node is ready; lets it in as a person does where nothing lets it in by itself.
+    pub async fn wait_enrolled(&self, client: &Client, name: &str) -> Result<()> {
         match enrolment::wait_ready(client, name).await {
             Ok(()) => Ok(()),
             Err(error) => Err(error.context(self.logs().await)),
