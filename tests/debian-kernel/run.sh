@@ -34,9 +34,11 @@ make_base() {
     find "$tree/lib/modules" -name '*.ko.xz' -exec xz -d {} +
     "$tree/bin/busybox" depmod -b "$tree" "$version"
     echo "${modules[@]}" >"$tree/modules"
-    pack "$tree" >"$work/out/base.cpio"
+    cp "$tree/bin/busybox" "$work/out/busybox"
+    pack "$work/out/busybox" "$tree" >"$work/out/base.cpio"
     cp "$work/unpacked/boot/vmlinuz-$version" "$work/out/vmlinuz"
-    mv -T "$work/out" "$base"
+    # Another run may have been faster.
+    mv -T "$work/out" "$base" 2>/dev/null || [ -e "$base/vmlinuz" ]
 }
 
 # The modules and all they depend on, as modules.dep names them.
@@ -48,11 +50,12 @@ needed_modules() {
     ' "$1" | sort -u
 }
 
-pack() { (cd "$1" && find . | LC_ALL=C sort | cpio -o -H newc --quiet); }
+pack() { (cd "$2" && find . | LC_ALL=C sort | "$1" cpio -o -H newc 2>/dev/null); }
 
 # The program, what it calls, and their libraries, at the places they have here.
 make_own() {
-    local tree=$work/own file tool
+    local busybox=$1 tree=$work/own file tool
+    shift
     mkdir -p "$tree"
     install -m 755 "$here/init" "$tree/init"
     for tool in "$1" "$(command -v ip)" "$(command -v bridge)"; do
@@ -62,18 +65,19 @@ make_own() {
     done
     objcopy --strip-debug "$tree/$1" 2>/dev/null || true
     printf '%q ' "$@" >"$tree/program"
-    pack "$tree" >"$work/own.cpio"
+    pack "$busybox" "$tree" >"$work/own.cpio"
 }
 
 main_run() {
     local base
-    need_tools qemu-system-x86_64 cpio xz ldd ip bridge
-    base=$cache/debian-kernel-$(cat "$here/run.sh" | sha256sum | cut -c 1-12)
+    need_tools qemu-system-x86_64 xz ldd ip bridge
+    # shellcheck disable=SC2154 # recipe.sh says where the cache is
+    base=$cache/debian-kernel-$(sha256sum <"$here/run.sh" | cut -c 1-12)
     mkdir -p "$cache"
     work=$(mktemp -d "$cache/.run-debian-kernel.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     [ -e "$base" ] || make_base "$base"
-    make_own "$@"
+    make_own "$base/busybox" "$@"
     cat "$base/base.cpio" "$work/own.cpio" >"$work/initramfs"
     timeout "$limit" qemu-system-x86_64 -accel tcg -cpu max -smp 2 -m 1G -nodefaults -no-reboot -display none \
         -kernel "$base/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1" \
