@@ -136,18 +136,31 @@ async fn fill<K>(
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     let mut events = std::pin::pin!(events);
+    let mut heard = true;
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
+                heard = true;
                 writer.apply_watcher_event(&event);
                 if let (Wake::Yes(notify), true) = (wake, settles(&event)) {
                     notify.notify_one();
                 }
             }
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), error = &error as &dyn std::error::Error, "watch interrupted; trying again");
+                interrupted(&K::kind(&()), heard, &error);
+                heard = false;
             }
         }
+    }
+}
+
+/// Worth a warning once; the same again while nothing is heard is not.
+fn interrupted(kind: &str, first: bool, error: &watcher::Error) {
+    let error = error as &dyn std::error::Error;
+    if first {
+        tracing::warn!(kind, error, "watch interrupted; trying again until it is back");
+    } else {
+        tracing::debug!(kind, error, "watch still interrupted");
     }
 }
 

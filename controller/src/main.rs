@@ -41,6 +41,9 @@ use clap::{Parser, Subcommand};
 use holdfast_api::names::SYSTEM_NAMESPACE;
 use tracing_subscriber::EnvFilter;
 
+/// What is logged unless `RUST_LOG` says otherwise. The client's own words repeat each error that we report.
+const LOGGED: &str = "info,kube_client=off";
+
 /// The Holdfast controller.
 #[derive(Parser)]
 #[command(version, about)]
@@ -95,7 +98,7 @@ fn main() -> Result<()> {
 
 #[tokio::main]
 async fn start(run: Run) -> Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if run.log_json {
         log.json().init();

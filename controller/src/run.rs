@@ -14,6 +14,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube_lease_manager::LeaseManagerBuilder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 
 use crate::backoff::Backoff;
 use crate::execute::Executor;
@@ -108,16 +109,14 @@ async fn lead(
         backoff: Backoff::default(),
         unhurried: Instant::now(),
     };
-    // Tasks of their own: a long pass must not keep the watches from being read.
-    let mut follow = tokio::spawn(follow);
-    let mut reconcile = tokio::spawn(reconciler.run());
-    let ended = tokio::select! {
-        lost = leads.wait_for(|leads| !*leads) => lost.map(drop).context("the task that keeps the Lease ended"),
-        ended = &mut follow => ended.context("the task that watches panicked"),
-        ended = &mut reconcile => ended.context("the task that reconciles panicked"),
-    };
-    follow.abort();
-    reconcile.abort();
-    ended?;
+    // Tasks of their own: a long pass must not keep the watches from being read. Dropping the set ends them, so nothing
+    // is written once the Lease is given back.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(follow);
+    tasks.spawn(reconciler.run());
+    tokio::select! {
+        lost = leads.wait_for(|leads| !*leads) => lost.map(drop).context("the task that keeps the Lease ended")?,
+        ended = tasks.join_next() => ended.context("no task runs")?.context("a task panicked")?,
+    }
     bail!("the lead was lost: another controller may have taken over");
 }

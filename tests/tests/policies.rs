@@ -57,12 +57,11 @@ async fn policies_refuse_in_a_sentence_what_rights_cannot_tell_apart() -> Result
     placed(&office, &scene, "on-b", "b").await?;
     let node = scene.node("a")?.client();
     a_node_and_machines(&node).await;
-    a_node_and_itself(&node).await;
+    a_node_and_itself(&node).await?;
     people(&office.admin().await?).await;
     the_install_credential(&login(&office, "install", &office.credential().await?).await?).await?;
     let token = install::controller_token(&office.admin().await?).await?;
-    the_controller(&login(&office, "controller", &token).await?).await;
-    Ok(())
+    the_controller(&login(&office, "controller", &token).await?).await
 }
 
 async fn a_node_and_machines(node: &Client) {
@@ -85,7 +84,7 @@ async fn a_node_and_machines(node: &Client) {
     );
 }
 
-async fn a_node_and_itself(node: &Client) {
+async fn a_node_and_itself(node: &Client) -> Result<()> {
     let usual = PatchParams::default();
     let nodes: Api<HypervisorNode> = Api::all(node.clone());
     for half in
@@ -99,20 +98,21 @@ async fn a_node_and_itself(node: &Client) {
     says(leases.patch("holdfast-node-a", &usual, &hidden).await, "a node changes the spec of its Lease only");
     let events: Api<Event> = Api::namespaced(node.clone(), "default");
     for (controller, instance) in [("holdfast-controller", "a"), ("holdfast-node", "b")] {
-        let outcome = events.create(&PostParams::default(), &event(controller, instance)).await;
+        let outcome = events.create(&PostParams::default(), &event(controller, instance)?).await;
         says(outcome, "an event of a node must have reportingController holdfast-node");
     }
-    let own = events.create(&PostParams::default(), &event("holdfast-node", "a")).await;
+    let own = events.create(&PostParams::default(), &event("holdfast-node", "a")?).await;
     assert!(own.is_ok(), "its own event: {own:?}");
+    Ok(())
 }
 
-fn event(controller: &str, instance: &str) -> Event {
+fn event(controller: &str, instance: &str) -> Result<Event> {
     let event = json!({
         "metadata": {"generateName": "probe-"}, "action": "Probe", "reason": "Probe", "type": "Normal",
         "reportingController": controller, "reportingInstance": instance, "eventTime": "2026-01-01T00:00:00.000000Z",
         "regarding": {"kind": "VirtualMachine", "name": "on-a", "namespace": "default"},
     });
-    serde_json::from_value(event).expect("an event")
+    serde_json::from_value(event).context("no event")
 }
 
 async fn people(admin: &Client) {
@@ -145,7 +145,7 @@ async fn the_install_credential(client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn the_controller(client: &Client) {
+async fn the_controller(client: &Client) -> Result<()> {
     let usual = PostParams::default();
     let roles: Api<Role> = Api::namespaced(client.clone(), "default");
     let secrets = |names: Value| json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": names}]);
@@ -155,28 +155,30 @@ async fn the_controller(client: &Client) {
         ("holdfast-node-a-vms", secrets(json!(["a"])), "exactly the rules of a served namespace"),
         ("holdfast-node-a", secrets(json!(["a"])), "a node's right on its Lease"),
     ] {
-        let role =
-            serde_json::from_value(json!({"metadata": {"name": name}, "rules": rules})).expect("a role");
+        let role = serde_json::from_value(json!({"metadata": {"name": name}, "rules": rules}))
+            .context("not such an object")?;
         says(roles.create(&PostParams { dry_run: true, ..usual.clone() }, &role).await, sentence);
     }
     let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), "default");
     let alice = binding("Role", "holdfast-node-c-vms", "alice");
     says(
-        bindings.create(&usual, &serde_json::from_value(alice).expect("a binding")).await,
+        bindings.create(&usual, &serde_json::from_value(alice).context("not such an object")?).await,
         "to the node it is named after",
     );
     let everywhere: Api<ClusterRoleBinding> = Api::all(client.clone());
     let admin = binding("ClusterRole", "cluster-admin", "holdfast:node:a");
     says(
-        everywhere.create(&usual, &serde_json::from_value(admin).expect("a binding")).await,
+        everywhere.create(&usual, &serde_json::from_value(admin).context("not such an object")?).await,
         "not currently held",
     );
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
     let spec =
         json!({"request": "", "signerName": "kubernetes.io/kubelet-serving", "usages": ["server auth"]});
     let serving = json!({"metadata": {"name": "serving"}, "spec": spec});
-    let outcome = requests.create(&usual, &serde_json::from_value(serving).expect("a request")).await;
+    let outcome =
+        requests.create(&usual, &serde_json::from_value(serving).context("not such an object")?).await;
     assert!(outcome.is_err(), "a serving certificate: {outcome:?}");
+    Ok(())
 }
 
 fn binding(kind: &str, role: &str, user: &str) -> Value {
