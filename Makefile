@@ -34,7 +34,7 @@ demo-down: ## Take the demo down and remove all it created; packages and caches 
 test: ## Install packages, build peers and images, run every test and story (root; within 60 minutes).
 	@tests/doors/test.sh
 
-test-long: ## The same with many more random histories (PROPTEST_CASES).
+test-long: ## The same with many more random histories (PROPTEST_CASES) and kills (HOLDFAST_LONG).
 	@tests/doors/test.sh --long
 
 check: ## Format, lints, licences, crates alone, generated files, documents.

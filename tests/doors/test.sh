@@ -9,7 +9,7 @@ need_root "the test run"
 need_cargo
 case ${1:-} in
     "") ;;
-    --long) export PROPTEST_CASES=20000 ;;
+    --long) export PROPTEST_CASES=20000 HOLDFAST_LONG=1 ;;
     *) refuse "\"$1\" is no option; the only one is --long" ;;
 esac
 

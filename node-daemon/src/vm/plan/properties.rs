@@ -84,8 +84,13 @@ pub(super) fn history() -> impl Strategy<Value = Vec<Happening>> {
     prop::collection::vec(happening(), 0..60)
 }
 
+/// How many histories: 500, or as many as `PROPTEST_CASES` says, which proptest itself heeds only where no number is set.
+pub(super) fn histories() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(500)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(histories()))]
 
     /// The model panics on every forbidden step; here the goal must be reached, and stay reached.
     #[test]

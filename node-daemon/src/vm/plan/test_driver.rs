@@ -13,7 +13,7 @@ use super::super::observe;
 use super::super::observed::{Domain, Folder, State};
 use super::super::record::Record;
 use super::model::{Guest, UID, World, spec};
-use super::properties::{Happening, happen, history, strategy};
+use super::properties::{Happening, happen, histories, history, strategy};
 use super::{Plan, Step};
 use crate::libvirt::domain_xml::{DomainSpec, to_xml};
 use crate::libvirt::samples::{EMPTY_HOST, web};
@@ -131,7 +131,8 @@ fn xml(record: &Record) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    // A tenth: each takes a tenth of a second.
+    #![proptest_config(ProptestConfig::with_cases(histories() / 10))]
 
     /// Each event leaves libvirt as it leaves the model; then the goal is reached, and deletion leaves no domain.
     #[test]
