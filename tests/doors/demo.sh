@@ -84,7 +84,7 @@ What to try next:
   kubectl describe hvm web                           its events tell the story
   kubectl explain hvm.spec                           the manual of every field
   kubectl patch hvm web --type=merge -p '{"spec":{"runStrategy":"Halted"}}'
-  kubectl patch hvm web --type=merge -p '{"spec":{"cpu":1}}'     then look at status.pendingChanges
+  kubectl patch hvm web --type=merge -p '{"spec":{"cpu":2}}'     then look at status.pendingChanges
   make demo-down                                     remove it all
 TEXT
 }

@@ -39,10 +39,11 @@ pub fn tiny(name: &str) -> Blueprint {
     Blueprint { name: name.to_owned(), spec }
 }
 
-/// Two processors, 1 GiB and Debian with its own cloud-init; on the story's network `default`.
+/// One processor (two race in emulated code patching), 1 GiB and Debian with its own cloud-init; on the story's network
+/// `default`.
 pub fn debian(name: &str) -> Blueprint {
     let spec = json!({
-        "cpu": 2,
+        "cpu": 1,
         "memory": "1Gi",
         "disks": [{"name": "root", "size": "4Gi", "image": {"name": "debian"}}],
         "interfaces": [{"name": "lan", "network": {"name": "default"}}],
@@ -160,6 +161,20 @@ impl<'a> Machine<'a> {
                 }
                 Some(found) if found.status == status => Look::Done(found.reason.clone()),
                 Some(found) => Look::NotYet(format!("{}: {} {}", found.status, found.reason, found.message)),
+            }
+        })
+        .await
+    }
+
+    /// Waits until it is not ready for this reason; returns the sentence.
+    pub async fn wait_unready(&self, reason: &str, limit: Duration) -> Result<String> {
+        self.wait(&format!("not ready for {reason}"), limit, |machine| {
+            let mut conditions = machine.status.iter().flat_map(|status| &status.conditions);
+            match conditions.find(|condition| condition.type_ == "Ready") {
+                Some(ready) if ready.status == "False" && ready.reason == reason => {
+                    Look::Done(ready.message.clone())
+                }
+                ready => Look::NotYet(format!("{ready:?}")),
             }
         })
         .await
