@@ -75,11 +75,12 @@ impl<K: ResourceExt> Shelf<K> {
         })
     }
 
-    /// A newer version of an object that is here; one that has left in the meantime stays away.
+    /// The answer to a write of ours. An object that has left in the meantime stays away, and one that somebody else has
+    /// changed since stays as the watch told it: or what they wrote would never be seen.
     pub(super) fn refresh(&self, item: Arc<K>) {
         self.write(&item.namespace().unwrap_or_default(), |section| {
             let held = section.items.get_mut(&item.name_any()).filter(|held| held.uid() == item.uid());
-            if let Some(held) = held {
+            if let Some(held) = held.filter(|held| !is_newer(held.as_ref(), item.as_ref())) {
                 *held = item;
             }
         });
@@ -125,6 +126,12 @@ impl<K> Section<K> {
     }
 }
 
+/// Whether `left` is a later version than `right` of one object; the API server counts versions up.
+fn is_newer<K: ResourceExt>(left: &K, right: &K) -> bool {
+    let version = |item: &K| item.resource_version().and_then(|version| version.parse::<u64>().ok());
+    version(left) > version(right)
+}
+
 #[cfg(test)]
 mod tests {
     use holdfast_api::SSHKey;
@@ -152,6 +159,22 @@ mod tests {
         shelf.put("shop", key("alice"));
         shelf.doubt("shop");
         assert!(matches!(shelf.lookup("shop", "alice", false), Lookup::Found(_)));
+    }
+
+    #[test]
+    fn the_late_answer_to_our_write_does_not_hide_what_somebody_wrote_after_it() {
+        let version = |version: &str| {
+            let mut key = SSHKey::clone(&key("alice"));
+            key.metadata.namespace = Some("shop".to_owned());
+            key.metadata.resource_version = Some(version.to_owned());
+            Arc::new(key)
+        };
+        let shelf = Shelf::<SSHKey>::default();
+        shelf.put("shop", version("10"));
+        shelf.refresh(version("9"));
+        assert_eq!(shelf.lookup("shop", "alice", true), Lookup::Found(version("10")));
+        shelf.refresh(version("11"));
+        assert_eq!(shelf.lookup("shop", "alice", true), Lookup::Found(version("11")));
     }
 
     #[test]
