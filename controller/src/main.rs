@@ -81,6 +81,10 @@ struct Run {
     /// How much of a disk's virtual size counts as promised on its node, in percent.
     #[arg(long, env = "HOLDFAST_DISK_PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
     disk_percent: u64,
+    /// How long a node's certificate is valid, in seconds: 10 minutes to 90 days. The node renews it at two thirds.
+    #[arg(long, env = "HOLDFAST_CERTIFICATE_SECONDS", default_value_t = world::MOST_CERTIFICATE_SECONDS,
+          value_parser = clap::value_parser!(i32).range(600..=i64::from(world::MOST_CERTIFICATE_SECONDS)))]
+    certificate_seconds: i32,
     /// Log as JSON instead of text. What is logged stands in `RUST_LOG`, such as info or `holdfast_controller=debug`.
     #[arg(long, env = "HOLDFAST_LOG_JSON")]
     log_json: bool,
@@ -112,6 +116,7 @@ async fn start(run: Run) -> Result<()> {
         settings: world::Settings {
             accept_insecure_dev: run.accept_insecure_dev,
             disk_percent: run.disk_percent,
+            certificate_seconds: run.certificate_seconds,
         },
     })
     .await

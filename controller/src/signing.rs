@@ -14,9 +14,6 @@ use crate::write::{Kind, Target, Verb, Write, json};
 
 /// Signs client certificates of the API server; k3s and kubeadm clusters have it.
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client";
-/// 90 days. A node renews at two thirds; longer would keep a stolen certificate alive for longer.
-const VALID_SECONDS: i32 = 90 * 24 * 3600;
-
 /// How far the request to the cluster is.
 pub(crate) enum Signing {
     Do(Write),
@@ -31,7 +28,7 @@ pub(crate) fn next(world: &World, enrolment: &NodeEnrolment, checked: &Checked) 
     let name = request_name(enrolment);
     let Some(request) = world.requests.get(&name) else {
         let target = Target::cluster(Kind::SigningRequest, name.clone());
-        return Signing::Do(Write::new(target, Verb::Create(json(&make(enrolment, name, checked)))));
+        return Signing::Do(Write::new(target, Verb::Create(json(&make(world, enrolment, name, checked)))));
     };
     if request.spec != with_author(spec(checked), request) {
         return Signing::Failed(format!(
@@ -64,14 +61,22 @@ fn request_name(enrolment: &NodeEnrolment) -> String {
     format!("holdfast-{}", enrolment.uid().unwrap_or_default())
 }
 
-fn make(enrolment: &NodeEnrolment, name: String, checked: &Checked) -> CertificateSigningRequest {
+fn make(
+    world: &World,
+    enrolment: &NodeEnrolment,
+    name: String,
+    checked: &Checked,
+) -> CertificateSigningRequest {
     CertificateSigningRequest {
         metadata: ObjectMeta {
             name: Some(name),
             labels: Some(node_label(&enrolment.spec.node_name)),
             ..ObjectMeta::default()
         },
-        spec: spec(checked),
+        spec: CertificateSigningRequestSpec {
+            expiration_seconds: Some(world.settings.certificate_seconds),
+            ..spec(checked)
+        },
         status: None,
     }
 }
@@ -81,17 +86,18 @@ fn spec(checked: &Checked) -> CertificateSigningRequestSpec {
         request: ByteString(checked.pem.clone().into_bytes()),
         signer_name: SIGNER.to_owned(),
         usages: Some(vec!["client auth".to_owned()]),
-        expiration_seconds: Some(VALID_SECONDS),
         ..CertificateSigningRequestSpec::default()
     }
 }
 
-/// Who made a request is filled in by the API server, and judged by an admission policy when we approve.
+/// Who made a request is filled in by the API server; that and its duration are judged by an admission policy when we
+/// approve.
 fn with_author(
     spec: CertificateSigningRequestSpec,
     found: &CertificateSigningRequest,
 ) -> CertificateSigningRequestSpec {
     CertificateSigningRequestSpec {
+        expiration_seconds: found.spec.expiration_seconds,
         username: found.spec.username.clone(),
         uid: found.spec.uid.clone(),
         groups: found.spec.groups.clone(),

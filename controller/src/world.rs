@@ -25,11 +25,17 @@ pub(crate) struct Settings {
     pub(crate) accept_insecure_dev: bool,
     /// How much of a disk's virtual size counts as promised, in percent.
     pub(crate) disk_percent: u64,
+    /// How long a node's certificate is valid, in seconds.
+    pub(crate) certificate_seconds: i32,
 }
+
+/// 90 days. A node renews at two thirds; longer would keep a stolen certificate alive for longer, and the admission
+/// policy on the controller's account allows no more.
+pub(crate) const MOST_CERTIFICATE_SECONDS: i32 = 90 * 24 * 3600;
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { accept_insecure_dev: false, disk_percent: 100 }
+        Self { accept_insecure_dev: false, disk_percent: 100, certificate_seconds: MOST_CERTIFICATE_SECONDS }
     }
 }
 
