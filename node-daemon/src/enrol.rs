@@ -28,8 +28,10 @@ use need::{Why, need};
 
 /// First pause after a failure; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-/// Longest pause after a failure: many nodes return over minutes, not at once.
+/// Longest pause of a node that was in: many such nodes return over minutes, not at once.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Longest pause of a node that was never in: somebody may stand before it, with the cable in his hand.
+const LONGEST_FIRST_PAUSE: Duration = Duration::from_secs(60);
 /// How often the age of the certificate is looked at; also spreads renewals.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -40,7 +42,7 @@ const REFUSED_LOOK: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The node's own files or its kubeconfig.
-    #[error("the identity of this node is not usable")]
+    #[error("could not enrol with the key folder and the kubeconfig of this node")]
     Identity { source: identity::Error },
     /// The API did not answer.
     #[error("could not reach the API to enrol")]
@@ -77,22 +79,21 @@ impl Enroller {
         if held.is_some() {
             self.publish(&session).await;
         }
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut said) = (FIRST_PAUSE, String::new());
         loop {
             let Some(why) = self.wait_for_need(held.as_ref(), contact.clone()).await else { return };
-            info!(why = why.sentence(), "enrolling");
+            if said.is_empty() {
+                info!(why = why.sentence(), "enrolling");
+            }
             match self.attempt(&session).await {
                 Ok(validity) => {
                     held = Some(Held { validity, got: Some(Instant::now()) });
-                    pause = FIRST_PAUSE;
+                    (pause, said) = (FIRST_PAUSE, String::new());
                 }
                 Err(error) => {
-                    warn!(
-                        error = &error as &dyn std::error::Error,
-                        "not enrolled yet; guests are not affected"
-                    );
+                    tell(&error, &mut said);
                     sleep(jitter::spread(pause)).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = (pause * 2).min(longest_pause(held.as_ref()));
                 }
             }
         }
@@ -140,6 +141,19 @@ impl Enroller {
                 warn!(error = &error as &dyn std::error::Error, "the certificate at hand cannot be used");
             }
         }
+    }
+}
+
+fn longest_pause(held: Option<&Held>) -> Duration {
+    if held.is_some() { LONGEST_PAUSE } else { LONGEST_FIRST_PAUSE }
+}
+
+/// Logs a failure unless it is the one before again: a node may be without a link for weeks.
+fn tell(error: &Error, said: &mut String) {
+    let new = format!("{error:?}");
+    if *said != new {
+        warn!(error = error as &dyn std::error::Error, "not enrolled yet; guests are not affected");
+        *said = new;
     }
 }
 
