@@ -43,6 +43,8 @@ struct Inner {
 struct Task {
     wanted: Wanted,
     state: State,
+    /// Why the attempt before this one failed.
+    last: Option<Obstacle>,
 }
 
 enum State {
@@ -68,7 +70,8 @@ impl Fetches {
             return;
         }
         let (sender, progress) = watch::channel(Progress::default());
-        tasks.insert(wanted.digest, Task { wanted: wanted.clone(), state: State::Running(progress) });
+        let last = tasks.remove(&wanted.digest).and_then(|task| task.trouble(&wanted).cloned());
+        tasks.insert(wanted.digest, Task { wanted: wanted.clone(), state: State::Running(progress), last });
         let fetches = self.clone();
         tokio::spawn(async move { fetches.run(wanted, sender).await });
     }
@@ -81,6 +84,12 @@ impl Fetches {
             State::Running(progress) => Fetch::Running(*progress.borrow()),
             State::Failed { obstacle, .. } => Fetch::Failed(obstacle.clone()),
         })
+    }
+
+    /// Why the last attempt at exactly this failed, until one succeeds: also while the next one is under way.
+    pub(crate) fn trouble(&self, wanted: &Wanted) -> Option<String> {
+        let tasks = self.lock();
+        Some(tasks.get(&wanted.digest)?.trouble(wanted)?.message.clone())
     }
 
     /// Digest and progress of every download under way.
@@ -110,7 +119,7 @@ impl Fetches {
                 let obstacle = obstacle(&error);
                 tracing::warn!(digest = %digest, reason = obstacle.reason, error = obstacle.message, "image not fetched");
                 let state = State::Failed { again: again(obstacle.retry), obstacle };
-                self.lock().insert(*digest, Task { wanted: wanted.clone(), state });
+                self.lock().insert(*digest, Task { wanted: wanted.clone(), state, last: None });
             }
         }
         // One supervisor waits, and it may be busy at this moment: this is kept for it.
@@ -131,6 +140,14 @@ impl Task {
             State::Failed { again, .. } => {
                 self.wanted == *wanted && again.is_none_or(|again| Instant::now() < again)
             }
+        }
+    }
+
+    fn trouble(&self, wanted: &Wanted) -> Option<&Obstacle> {
+        match &self.state {
+            _ if self.wanted != *wanted => None,
+            State::Running(_) => self.last.as_ref(),
+            State::Failed { obstacle, .. } => Some(obstacle),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::dir;
 use super::observe;
 use super::observed::Domain;
 use super::record::Record;
-use crate::image::{Digest, Image};
+use crate::image::{Digest, Image, Progress};
 use crate::libvirt;
 use crate::node::{Holdings, HypervisorVersions};
 
@@ -106,7 +106,24 @@ fn images(context: &Context) -> Vec<CachedImage> {
     for (digest, progress) in context.fetches.running() {
         images.entry(digest).or_insert_with(|| under_way(digest, progress));
     }
+    for (digest, message) in troubles(context) {
+        let image = images.entry(digest).or_insert_with(|| under_way(digest, Progress::default()));
+        // Complete is complete, wherever it came from.
+        if image.virtual_size.is_none() {
+            image.message = message;
+        }
+    }
     images.into_values().collect()
+}
+
+/// What keeps images from being fetched ahead. What keeps them from a virtual machine stands in that one's status.
+fn troubles(context: &Context) -> Vec<(Digest, String)> {
+    let wishes = context.wishes.borrow();
+    let wanted = wishes
+        .prefetch
+        .iter()
+        .filter_map(|image| observe::fetchable(&image.source, &image.digest, image.format).ok());
+    wanted.filter_map(|wanted| Some((wanted.digest, context.fetches.trouble(&wanted)?))).collect()
 }
 
 fn complete(image: &Image) -> CachedImage {
@@ -120,7 +137,7 @@ fn complete(image: &Image) -> CachedImage {
     }
 }
 
-fn under_way(digest: Digest, progress: crate::image::Progress) -> CachedImage {
+fn under_way(digest: Digest, progress: Progress) -> CachedImage {
     const ROUND: u64 = 64 << 20;
     CachedImage {
         digest: digest.to_string(),

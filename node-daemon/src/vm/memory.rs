@@ -44,6 +44,8 @@ impl Memory {
                 }
                 Step::Start { .. } => {
                     (self.stop_begun, self.asked, self.nameless_since) = (None, None, None);
+                    // A new seed may be younger than what was looked up.
+                    self.secrets = None;
                 }
                 _ => {}
             }
