@@ -89,8 +89,11 @@ impl Context {
 
     /// What is known of the accelerator now.
     pub(crate) fn accelerator(&self) -> Accelerator {
-        let proof = self.proof.borrow();
-        if proof.holds() { Accelerator::Proved } else { Accelerator::Unproved(proof.message().to_owned()) }
+        match &*self.proof.borrow() {
+            Proof::Pending => Accelerator::Trying,
+            Proof::Holds => Accelerator::Proved,
+            Proof::Missing(why) => Accelerator::Unproved(why.clone()),
+        }
     }
 
     /// What the other virtual machines here leave, halted ones and orphans counted, so that a start does not fail for

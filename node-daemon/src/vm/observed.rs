@@ -156,6 +156,8 @@ pub(crate) enum Inputs {
 pub(crate) enum Accelerator {
     /// It was.
     Proved,
+    /// The daemon has just started and is still trying.
+    Trying,
     /// It was not, and why.
     Unproved(String),
 }

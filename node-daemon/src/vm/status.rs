@@ -124,7 +124,7 @@ fn printable(report: &Report) -> PrintableStatus {
         (_, Outcome::Plan(Plan::Wait { on: On::BackOff, .. })) => P::CrashLoopBackOff,
         (_, Outcome::Plan(Plan::Wait { on: On::Image, .. })) => P::Provisioning,
         (_, Outcome::Plan(Plan::Wait { on: On::PowerOff, .. })) => P::Stopping,
-        (_, Outcome::Plan(Plan::Do(_))) => P::Starting,
+        (_, Outcome::Plan(Plan::Do(_) | Plan::Wait { on: On::Proof, .. })) => P::Starting,
         (_, Outcome::Plan(Plan::Blocked(obstacle)) | Outcome::Failed(obstacle)) => blocked(obstacle),
     }
 }
@@ -206,6 +206,10 @@ fn waiting(on: On) -> Finding {
         On::PowerOff => (
             "Stopping",
             "the guest was asked to power off; after terminationGracePeriodSeconds it is stopped by force",
+        ),
+        On::Proof => (
+            "ProvingAccelerator",
+            "the node daemon has just started and tries whether this host can run guests",
         ),
         On::BackOff => (
             "CrashLoopBackOff",

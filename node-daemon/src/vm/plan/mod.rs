@@ -82,6 +82,8 @@ pub(crate) enum On {
     PowerOff,
     /// The next start after failures.
     BackOff,
+    /// The daemon to see guest code run.
+    Proof,
 }
 
 /// One effect.

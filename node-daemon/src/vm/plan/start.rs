@@ -13,6 +13,9 @@ use crate::network::NetworkRecord;
 /// A fetch reports its progress itself; this only bounds how late its end is seen should that be missed.
 const FETCH_LOOK: Duration = Duration::from_secs(5);
 
+/// The end of the proof wakes every virtual machine; this bounds how late that is seen should it be missed.
+const PROOF_LOOK: Duration = Duration::from_secs(5);
+
 /// The first start: nothing is defined yet.
 pub(super) fn first(desired: &Desired, observed: &Observed) -> Plan {
     gather(desired, None, observed).unwrap_or_else(|plan| plan)
@@ -24,8 +27,12 @@ pub(super) fn again(desired: &Desired, record: &Record, observed: &Observed) -> 
 }
 
 fn gather(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Result<Plan, Plan> {
-    if let Accelerator::Unproved(message) = &observed.accelerator {
-        return Err(Plan::Blocked(Obstacle::later("AcceleratorUnproved", message.clone())));
+    match &observed.accelerator {
+        Accelerator::Proved => {}
+        Accelerator::Trying => return Err(Plan::Wait { on: On::Proof, until: PROOF_LOOK }),
+        Accelerator::Unproved(message) => {
+            return Err(Plan::Blocked(Obstacle::later("AcceleratorUnproved", message.clone())));
+        }
     }
     let size = size(desired, record, observed.room)?;
     let images = images(desired, observed)?;
