@@ -117,9 +117,9 @@ async fn restart_libvirtd(story: &Story<'_>, node: &str, crash: bool) -> Result<
     let before = connections()?;
     let libvirtd = member.host().libvirtd()?;
     if crash {
-        libvirtd.kill_9()
+        libvirtd.kill_9();
     } else {
-        libvirtd.stop()
+        libvirtd.stop();
     }
     member.host().start_libvirtd()?;
     let answers = Instant::now();
