@@ -26,7 +26,5 @@ cargo build --locked --workspace --bins
 cargo test --locked --workspace --no-run
 stage "unit tests"
 cargo test --locked --workspace --lib --bins
-# One test binary at a time, two stories at a time: a guest under emulation fills a core.
-stage "stories"
-cargo test --locked --workspace --test '*' --no-fail-fast -- --test-threads=2
+tests/doors/stories.sh
 stage "all passed"
