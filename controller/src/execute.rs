@@ -42,6 +42,15 @@ pub(crate) enum Error {
     Late { target: Target },
 }
 
+/// When the next pass sees what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// At once: the answer was the object.
+    Now,
+    /// When the watch tells, as after a deletion.
+    Later,
+}
+
 /// Writes, remembers and tells.
 pub(crate) struct Executor {
     pub(crate) client: Client,
@@ -50,7 +59,11 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// Carries out the writes of a pass, a few at once, and returns what became of each.
-    pub(crate) async fn all(&self, caches: &Caches, writes: Vec<Write>) -> Vec<(Target, Result<(), Error>)> {
+    pub(crate) async fn all(
+        &self,
+        caches: &Caches,
+        writes: Vec<Write>,
+    ) -> Vec<(Target, Result<Known, Error>)> {
         let each = stream::iter(writes).map(async |write| {
             let target = write.target.clone();
             (target, self.one(caches, write).await)
@@ -58,7 +71,7 @@ impl Executor {
         each.buffer_unordered(AT_ONCE).collect().await
     }
 
-    async fn one(&self, caches: &Caches, write: Write) -> Result<(), Error> {
+    async fn one(&self, caches: &Caches, write: Write) -> Result<Known, Error> {
         let Write { target, verb, tell } = write;
         let answer = match tokio::time::timeout(LIMIT, self.send(&target, verb)).await {
             Ok(Ok(answer)) => answer,
@@ -66,13 +79,14 @@ impl Executor {
             Ok(Err(source)) => return Err(Error::Refused { target, source }),
             Err(_) => return Err(Error::Late { target }),
         };
-        if let Some(answer) = answer {
+        let known = answer.map_or(Known::Later, |answer| {
             caches.learn(target.kind, answer);
-        }
+            Known::Now
+        });
         for tell in tell {
             self.tell(tell).await;
         }
-        Ok(())
+        Ok(known)
     }
 
     async fn send(&self, target: &Target, verb: Verb) -> Result<Option<Value>, kube::Error> {

@@ -10,7 +10,7 @@ use kube::Client;
 use tokio::sync::Notify;
 
 use crate::backoff::Backoff;
-use crate::execute::{Error, Executor};
+use crate::execute::{Error, Executor, Known};
 use crate::heartbeat::Heartbeats;
 use crate::metrics::Metrics;
 use crate::observe::Caches;
@@ -52,7 +52,7 @@ impl Reconciler {
         }
     }
 
-    /// One pass; returns how many writes succeeded.
+    /// One pass; returns after how many writes another pass would see more at once.
     async fn pass(&mut self) -> usize {
         let start = Instant::now();
         self.caches.listen(&self.client, &mut self.beats, start).await;
@@ -67,7 +67,7 @@ impl Reconciler {
         writes.retain(|write| self.backoff.allows(&write.target, start));
         writes.truncate(MOST_WRITES);
         let outcomes = self.executor.all(&self.caches, writes).await;
-        let succeeded = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).count();
+        let succeeded = outcomes.iter().filter(|(_, outcome)| matches!(outcome, Ok(Known::Now))).count();
         for (target, outcome) in outcomes {
             self.judge(target, outcome);
         }
@@ -75,10 +75,10 @@ impl Reconciler {
         succeeded
     }
 
-    fn judge(&mut self, target: Target, outcome: Result<(), Error>) {
+    fn judge(&mut self, target: Target, outcome: Result<Known, Error>) {
         self.metrics.wrote(target.kind, outcome.as_ref().err());
         match outcome {
-            Ok(()) => {
+            Ok(_) => {
                 tracing::debug!(%target, "written");
                 self.backoff.succeeded(target, Instant::now());
             }
