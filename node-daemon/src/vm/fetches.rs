@@ -49,7 +49,7 @@ struct Task {
 
 enum State {
     Running(watch::Receiver<Progress>),
-    Failed { obstacle: Obstacle, again: Option<Instant> },
+    Failed { obstacle: Obstacle, again: Instant },
 }
 
 impl Fetches {
@@ -66,6 +66,7 @@ impl Fetches {
     /// Starts a download, unless it runs or failed for good. Repeats nothing that is under way.
     pub(crate) fn begin(&self, wanted: Wanted) {
         let mut tasks = self.lock();
+        tasks.retain(|digest, task| *digest == wanted.digest || task.lasts());
         if tasks.get(&wanted.digest).is_some_and(|task| task.holds(&wanted)) {
             return;
         }
@@ -132,14 +133,20 @@ impl Fetches {
 }
 
 impl Task {
+    /// Whether it still says anything: it runs, or its failure is recent.
+    fn lasts(&self) -> bool {
+        match &self.state {
+            State::Running(_) => true,
+            State::Failed { again, .. } => Instant::now() < *again,
+        }
+    }
+
     /// Whether this task stands for that wish: a running one for every source of the same bytes, a failed one only
     /// for the same source and format, and only until its time is up.
     fn holds(&self, wanted: &Wanted) -> bool {
         match &self.state {
             State::Running(_) => true,
-            State::Failed { again, .. } => {
-                self.wanted == *wanted && again.is_none_or(|again| Instant::now() < again)
-            }
+            State::Failed { again, .. } => self.wanted == *wanted && Instant::now() < *again,
         }
     }
 
@@ -156,11 +163,13 @@ fn obstacle(error: &crate::image::Error) -> Obstacle {
     Obstacle { reason: error.reason(), message: super::sentence(error), retry: error.retry() }
 }
 
-/// A full disk or a silent server is asked again soon enough to notice its recovery, seldom enough not to harm it.
-fn again(retry: Retry) -> Option<Instant> {
-    match retry {
-        Retry::Soon => Some(Instant::now() + Duration::from_secs(2)),
-        Retry::Later => Some(Instant::now() + Duration::from_secs(20)),
-        Retry::OnChange => None,
-    }
+/// A full disk or a silent server is asked again soon enough to notice its recovery, seldom enough not to harm it; what
+/// only another object can mend is forgotten after an hour, so that the failures of a month do not pile up.
+fn again(retry: Retry) -> Instant {
+    let pause = match retry {
+        Retry::Soon => Duration::from_secs(2),
+        Retry::Later => Duration::from_secs(20),
+        Retry::OnChange => Duration::from_secs(3600),
+    };
+    Instant::now() + pause
 }
