@@ -2,8 +2,8 @@
 
 #[path = "bad_images/cases.rs"]
 mod cases;
-#[path = "bad_images/kitchen.rs"]
-mod kitchen;
+#[path = "bad_images/image_files.rs"]
+mod image_files;
 
 use std::fs;
 
@@ -20,7 +20,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use cases::{ALLOWED, Case, Help};
-use kitchen::{Kitchen, image, no_digest};
+use image_files::{ImageFiles, image, no_digest};
 
 const STARTED: &str = "holdfast-tiny ready";
 
@@ -56,11 +56,11 @@ async fn a_bad_image_is_named_in_a_sentence_and_a_running_guest_on_the_node_is_u
         running.wait_serial(STARTED, 1, SOON).await?;
         let before = running.qemu().await?;
 
-        let kitchen = Kitchen::open(story)?;
+        let offered = ImageFiles::open(story)?;
         let allowed = story.site.member("a").await?.host().outside(ALLOWED);
-        let mut cases = cases::broken_sources(&kitchen)?;
-        cases.extend(cases::hostile_files(&kitchen)?);
-        cases.extend(cases::refused_places(&kitchen, &allowed)?);
+        let mut cases = cases::broken_sources(&offered)?;
+        cases.extend(cases::hostile_files(&offered)?);
+        cases.extend(cases::refused_places(&offered, &allowed)?);
         try_join_all(cases.iter().map(|case| check(story, case))).await?;
 
         assert_eq!(running.qemu().await?, before);
@@ -74,15 +74,15 @@ async fn a_bad_image_is_named_in_a_sentence_and_a_running_guest_on_the_node_is_u
 async fn an_image_that_comes_late_or_in_pieces_starts_the_guest_by_itself() -> Result<()> {
     story::tell("late", async |story| {
         story.offer_network().await?;
-        let kitchen = Kitchen::open(story)?;
-        let absent = kitchen.bootable("absent")?;
-        let late = kitchen.serve(&absent, "qcow2", Behaviour::NotFound)?;
+        let offered = ImageFiles::open(story)?;
+        let absent = offered.bootable("absent")?;
+        let late = offered.serve(&absent, "qcow2", Behaviour::NotFound)?;
         let late = try_machine(story, "b", "late", &late).await?;
         late.wait_unready("ImageNotFound", SOON).await?;
-        kitchen.address(&absent, Behaviour::Good);
+        offered.address(&absent, Behaviour::Good);
 
-        let pieces = kitchen.bootable("pieces")?;
-        let pieces = kitchen.serve(&pieces, "qcow2", Behaviour::Truncated(6 << 20))?;
+        let pieces = offered.bootable("pieces")?;
+        let pieces = offered.serve(&pieces, "qcow2", Behaviour::Truncated(6 << 20))?;
         let pieces = try_machine(story, "b", "pieces", &pieces).await?;
         pieces.wait_condition("Ready", "True", 2 * SOON).await?;
         let ranges = story.site.images().seen("late/pieces");
@@ -95,8 +95,8 @@ async fn an_image_that_comes_late_or_in_pieces_starts_the_guest_by_itself() -> R
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_may_not_fetch_from_loopback_does_not() -> Result<()> {
     story::tell_alone("loopback", async |story| {
-        let kitchen = Kitchen::open(story)?;
-        let here = kitchen.serve(&kitchen.plain("here")?, "raw", Behaviour::Good)?;
+        let offered = ImageFiles::open(story)?;
+        let here = offered.serve(&offered.plain("here")?, "raw", Behaviour::Good)?;
         story.offer_network().await?;
         let mut member = story.site.member("b").await?;
         let configuration = member.configuration();
@@ -150,8 +150,8 @@ async fn a_disk_smaller_than_its_image_is_refused_until_it_grows() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_image_that_is_fetched_ahead_is_named_in_its_own_status() -> Result<()> {
     story::tell("ahead", async |story| {
-        let kitchen = Kitchen::open(story)?;
-        let url = kitchen.address(&kitchen.plain("ahead")?, Behaviour::Good);
+        let offered = ImageFiles::open(story)?;
+        let url = offered.address(&offered.plain("ahead")?, Behaviour::Good);
         let mut spec = image(&json!({"http": {"url": url}}), &no_digest(6), "raw");
         spec["prefetch"] = json!({"nodeSelector": {}});
         let object = json!({"metadata": {"name": "ahead"}, "spec": spec});

@@ -4,11 +4,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use holdfast_tests::files;
 use holdfast_tests::image_server::Behaviour;
 use serde_json::{Value, json};
 
-use super::kitchen::{Kitchen, digest_of, image, no_digest};
+use super::image_files::{ImageFiles, digest_of, image, no_digest};
 
 /// The folder that the hosts' configuration allows `file` sources in.
 pub(crate) const ALLOWED: &str = "/var/lib/holdfast-files";
@@ -44,11 +43,11 @@ fn case(
 }
 
 /// Servers that do not give what was promised.
-pub(crate) fn broken_sources(kitchen: &Kitchen<'_>) -> Result<Vec<Case>> {
-    let raw = |name: &str, behaviour| kitchen.serve(&kitchen.plain(name)?, "raw", behaviour);
-    let wrong = kitchen.plain("wrong")?;
+pub(crate) fn broken_sources(files: &ImageFiles<'_>) -> Result<Vec<Case>> {
+    let raw = |name: &str, behaviour| files.serve(&files.plain(name)?, "raw", behaviour);
+    let wrong = files.plain("wrong")?;
     let found = format!("{} but {}", no_digest(1), digest_of(&wrong)?);
-    let url = kitchen.address(&wrong, Behaviour::Good);
+    let url = files.address(&wrong, Behaviour::Good);
     let wrong = image(&json!({"http": {"url": url}}), &no_digest(1), "raw");
     Ok(vec![
         case("wrong-digest", wrong, "DigestMismatch", found, Help::Edit),
@@ -69,7 +68,7 @@ pub(crate) fn broken_sources(kitchen: &Kitchen<'_>) -> Result<Vec<Case>> {
         case(
             "truncated",
             // A little more each time, far from the end when the story is over.
-            kitchen.serve(&kitchen.bootable("cut")?, "qcow2", Behaviour::Truncated(64 * 1024))?,
+            files.serve(&files.bootable("cut")?, "qcow2", Behaviour::Truncated(64 * 1024))?,
             "DownloadInterrupted",
             "broke off after",
             Help::Elsewhere,
@@ -85,31 +84,31 @@ pub(crate) fn broken_sources(kitchen: &Kitchen<'_>) -> Result<Vec<Case>> {
 }
 
 /// Files made to reach other files or to exhaust whoever opens them.
-pub(crate) fn hostile_files(kitchen: &Kitchen<'_>) -> Result<Vec<Case>> {
-    let data = format!("data_file={},data_file_raw=on", kitchen.folder.join("data.raw").display());
+pub(crate) fn hostile_files(files: &ImageFiles<'_>) -> Result<Vec<Case>> {
+    let data = format!("data_file={},data_file_raw=on", files.folder.join("data.raw").display());
     let hostile = |name, file: PathBuf, sentence: &str| -> Result<Case> {
-        let image = kitchen.serve(&file, "qcow2", Behaviour::Good)?;
+        let image = files.serve(&file, "qcow2", Behaviour::Good)?;
         Ok(case(name, image, "HostileImage", sentence, Help::Edit))
     };
     let stands_on = ["-u", "-b", "/etc/passwd", "-F", "raw"];
-    let disguised = kitchen.serve(&kitchen.qcow2("disguised", &[])?, "raw", Behaviour::Good)?;
+    let disguised = files.serve(&files.qcow2("disguised", &[])?, "raw", Behaviour::Good)?;
     let truth = "it is declared as raw but is in truth a qcow2 image; set spec.format to qcow2";
     Ok(vec![
-        hostile("backing", kitchen.qcow2("backing", &stands_on)?, "stands on a backing file")?,
-        hostile("data-file", kitchen.qcow2("data-file", &["-o", &data])?, "keeps its data in another file")?,
+        hostile("backing", files.qcow2("backing", &stands_on)?, "stands on a backing file")?,
+        hostile("data-file", files.qcow2("data-file", &["-o", &data])?, "keeps its data in another file")?,
         hostile(
             "unknown-bits",
-            kitchen.patched("bits", 72, &[0x40])?,
+            files.patched("bits", 72, &[0x40])?,
             "needs features this node does not know",
         )?,
         hostile(
             "huge-table",
-            kitchen.patched("table", 36, &[0x7f; 4])?,
+            files.patched("table", 36, &[0x7f; 4])?,
             "has an L1 table far larger than its virtual size needs",
         )?,
         hostile(
             "huge-refcounts",
-            kitchen.patched("refcounts", 56, &[0x7f; 4])?,
+            files.patched("refcounts", 56, &[0x7f; 4])?,
             "has a refcount table larger than QEMU accepts",
         )?,
         case("disguised", disguised, "WrongFormat", truth, Help::Edit),
@@ -117,13 +116,13 @@ pub(crate) fn hostile_files(kitchen: &Kitchen<'_>) -> Result<Vec<Case>> {
 }
 
 /// Places this node does not fetch from.
-pub(crate) fn refused_places(kitchen: &Kitchen<'_>, allowed: &Path) -> Result<Vec<Case>> {
+pub(crate) fn refused_places(files: &ImageFiles<'_>, allowed: &Path) -> Result<Vec<Case>> {
     let http = |url: &str, number| image(&json!({"http": {"url": url}}), &no_digest(number), "raw");
     let file = |path: &str, number| image(&json!({"file": {"path": path}}), &no_digest(number), "raw");
     symlink("/etc/passwd", allowed.join("link")).context("could not plant a link")?;
-    files::write(&allowed.join("other"), "not what was promised")?;
+    holdfast_tests::files::write(&allowed.join("other"), "not what was promised")?;
     let redirect = Behaviour::Redirect(METADATA_SERVICE.to_owned());
-    let redirected = kitchen.serve(&kitchen.plain("redirected")?, "raw", redirect)?;
+    let redirected = files.serve(&files.plain("redirected")?, "raw", redirect)?;
     let why = "169.254.169.254 is a link-local address, which this node does not fetch from";
     let refused =
         |name, image, sentence: &str| case(name, image, "SourceRefused", sentence.to_owned(), Help::Edit);

@@ -14,15 +14,15 @@ use holdfast_tests::{files, guest_image, peer};
 use serde_json::{Value, json};
 
 /// Makes image files of a story and puts them on the image server.
-pub(crate) struct Kitchen<'a> {
+pub(crate) struct ImageFiles<'a> {
     story: &'a Story<'a>,
     /// Where the files lie.
     pub(crate) folder: PathBuf,
 }
 
-impl<'a> Kitchen<'a> {
+impl<'a> ImageFiles<'a> {
     pub(crate) fn open(story: &'a Story<'a>) -> Result<Self> {
-        let folder = story.site.folder().join("kitchen").join(&story.namespace);
+        let folder = story.site.folder().join("image-files").join(&story.namespace);
         files::create_folder(&folder)?;
         Ok(Self { story, folder })
     }
