@@ -139,3 +139,20 @@ fn removal_is_reported_once_nothing_is_left() {
     world.settle();
     assert_eq!(is(&told(&world, &Plan::Converged, Vec::new()), c::REMOVED), pair("True", "Removed"));
 }
+
+/// The controller writes both before the node does; the API server refuses to take over half of a condition list.
+#[test]
+fn ready_and_running_are_always_reported() {
+    let mut world = world(RunStrategy::Always);
+    for plan in [Plan::Converged, Plan::Blocked(Obstacle::later("SecretNotFound", "…")), Plan::Do(Vec::new())]
+    {
+        for _ in 0..4 {
+            let status = told(&world, &plan, Vec::new());
+            assert!(
+                c::find(&status.conditions, c::READY).is_some()
+                    && c::find(&status.conditions, c::RUNNING).is_some()
+            );
+            world.look(1);
+        }
+    }
+}
