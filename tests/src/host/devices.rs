@@ -7,14 +7,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
-use crate::{files, peer};
+use crate::{files, kvm};
 
 /// What libvirt, QEMU, dnsmasq and a shell open.
 const NODES: [&str; 9] = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "console", "net/tun"];
@@ -31,10 +29,9 @@ pub(super) enum Devices {
 }
 
 impl Devices {
-    /// By the daemon's own proof of KVM, made once; without a daemon to make it, the safe choice.
+    /// By the proof of KVM; without one, the safe choice.
     pub(super) fn choose() -> Self {
-        static PROVED: OnceLock<bool> = OnceLock::new();
-        if *PROVED.get_or_init(kvm_is_proved) { Self::Shared } else { Self::WithoutKvm }
+        if kvm::is_proved() { Self::Shared } else { Self::WithoutKvm }
     }
 
     /// Mounts them; runs in the host's namespaces, on mounts that are private already.
@@ -44,13 +41,6 @@ impl Devices {
             Self::WithoutKvm => own_devices(&folder.join("dev")),
         }
     }
-}
-
-fn kvm_is_proved() -> bool {
-    let Ok(daemon) = peer::ours("holdfast-node") else { return false };
-    let mut proof = Command::new(daemon);
-    proof.arg("prove-kvm").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    proof.status().is_ok_and(|status| status.success())
 }
 
 fn own_devices(place: &Path) -> Result<()> {

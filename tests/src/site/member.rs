@@ -1,7 +1,6 @@
 //! A host of a site: a simulated host with a node daemon in it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::kubeconfig::{self, Login, Server};
 use crate::link::Link;
 use crate::process::{Process, heading};
 use crate::progress::Progress;
-use crate::{files, peer};
+use crate::{files, kvm, peer};
 
 /// The daemon lets its current step finish.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -35,9 +34,8 @@ pub enum Accelerator {
 impl Accelerator {
     /// KVM where the daemon's own proof succeeds, else emulation, said aloud.
     pub fn proved(progress: &Progress) -> Result<Self> {
-        let mut proof = Command::new(peer::ours(DAEMON)?);
-        proof.arg("prove-kvm").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        if proof.status().context("could not run holdfast-node prove-kvm")?.success() {
+        peer::ours(DAEMON)?;
+        if kvm::is_proved() {
             progress.say("KVM is proved: guests run on the processor");
             return Ok(Self::Kvm);
         }
