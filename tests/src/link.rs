@@ -176,15 +176,15 @@ mod tests {
         Ok((link, stream))
     }
 
-    fn says(stream: &mut TcpStream, word: &[u8; 4]) -> std::io::Result<()> {
+    fn says(stream: &mut TcpStream, word: &[u8]) -> std::io::Result<()> {
         stream.write_all(word)?;
         hears(stream, word)
     }
 
-    fn hears(stream: &mut TcpStream, word: &[u8; 4]) -> std::io::Result<()> {
+    fn hears(stream: &mut TcpStream, word: &[u8]) -> std::io::Result<()> {
         let mut answer = [0; 4];
         stream.read_exact(&mut answer)?;
-        assert_eq!(&answer, word);
+        assert_eq!(answer, word);
         Ok(())
     }
 
