@@ -5,7 +5,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 cache=${HOLDFAST_CACHE:-$HOME/.cache/holdfast}
 export PATH="$HOME/.cargo/bin:$PATH"
 
-stage() { printf '\n== %02d:%02d  %s\n' "$((SECONDS / 60))" "$((SECONDS % 60))" "$1" >&2; }
+# Counted from the first script of a run, whichever calls which.
+export STAGES_SINCE=${STAGES_SINCE:-$(date +%s)}
+stage() {
+    local passed=$(($(date +%s) - STAGES_SINCE))
+    printf '\n== %02d:%02d  %s\n' "$((passed / 60))" "$((passed % 60))" "$1" >&2
+}
 refuse() { printf '%s: %s\n' "$(basename "$0")" "$1" >&2; exit 1; }
 
 need_root() {
