@@ -24,6 +24,9 @@ const WATCH_SECONDS: u32 = 60;
 const PAGE: u32 = 50;
 /// A new list now and then, in case a watch missed something; stretched by up to a half so that kinds do not align.
 const RESYNC: Duration = Duration::from_secs(600);
+/// The first of them comes early: a watch begun while the API server was still settling new kinds was once seen to miss
+/// the first object of one.
+const FIRST_RESYNC: Duration = Duration::from_secs(20);
 /// How long an object of our own making may be missing from the watch before we believe that it is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -119,12 +122,14 @@ async fn follow<K>(api: Api<K>, config: watcher::Config, mut writer: Writer<K>, 
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
+    let mut resync = FIRST_RESYNC;
     loop {
         let events = watcher(api.clone(), config.clone())
             .default_backoff()
             .modify(|object: &mut K| object.managed_fields_mut().clear())
-            .take_until(tokio::time::sleep(jitter::stretched(RESYNC)));
+            .take_until(tokio::time::sleep(jitter::stretched(resync)));
         fill(events, &mut writer, &wake).await;
+        resync = RESYNC;
     }
 }
 
