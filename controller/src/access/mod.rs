@@ -151,7 +151,8 @@ impl Wanted {
     fn serving(&mut self, node: &str, namespace: &str, vm: &VirtualMachine) {
         self.role(node, namespace, &vms_grant(node), rules::machines(), vec![FINALIZER.to_owned()]);
         let secrets = secrets(vm);
-        if !secrets.is_empty() {
+        // What is on its way out starts no more; and where its namespace is too, such a grant could not be made again.
+        if !secrets.is_empty() && vm.metadata.deletion_timestamp.is_none() {
             self.secrets(node, namespace, secrets);
         }
     }

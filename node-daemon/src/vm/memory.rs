@@ -14,6 +14,8 @@ pub(crate) struct Memory {
     stop_begun: Option<Instant>,
     /// When it was last asked.
     asked: Option<Instant>,
+    /// When its processors were last let run again.
+    resumed: Option<Instant>,
     /// The slowest download it waits for.
     pub(crate) progress: Option<Progress>,
     /// Reason of the obstacle that was told last, so that an event marks a transition.
@@ -31,7 +33,13 @@ impl Memory {
             now: now(),
             stopping_for: self.stop_begun.map(|begun| begun.elapsed()),
             asked_ago: self.asked.map(|asked| asked.elapsed()),
+            resumed_ago: self.resumed.map(|resumed| resumed.elapsed()),
         }
+    }
+
+    /// Notes that the guest is off: a later stop begins anew.
+    pub(crate) fn at_rest(&mut self) {
+        (self.stop_begun, self.asked) = (None, None);
     }
 
     /// Notes what is about to be done.
@@ -42,6 +50,7 @@ impl Memory {
                     self.stop_begun.get_or_insert_with(Instant::now);
                     self.asked = Some(Instant::now());
                 }
+                Step::Resume => self.resumed = Some(Instant::now()),
                 Step::Start { .. } => {
                     (self.stop_begun, self.asked, self.nameless_since) = (None, None, None);
                     // A new seed may be younger than what was looked up.

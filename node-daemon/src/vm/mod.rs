@@ -38,7 +38,7 @@ pub(crate) use supervise::run;
 use execute::Execution;
 use goal::Judged;
 use memory::Memory;
-use observed::Obstacle;
+use observed::{Domain, Obstacle, State};
 use plan::{Plan, Step};
 use report::Ending;
 
@@ -60,6 +60,9 @@ pub(crate) async fn reconcile(context: &Context, uid: Uuid, memory: &mut Memory)
             }
         };
         judged = goal::judge(context, uid, domain);
+        if !matches!(&judged.domain, Domain::Ours { state: State::Running | State::Paused(_), .. }) {
+            memory.at_rest();
+        }
         let Some(goal) = judged.goal() else { break };
         let look = observe::observe(context, uid, goal.desired(), judged.domain.clone()).await;
         memory.progress = look.progress;

@@ -53,9 +53,9 @@ fn state(state: DomainState) -> State {
         DomainState::Crashed { .. } => State::Off(Ended::Failed),
         DomainState::ShutOff { reason } => State::Off(match reason {
             ShutOffReason::Shutdown => Ended::PoweredOff,
+            ShutOffReason::Failed => Ended::NeverStarted,
             ShutOffReason::Destroyed
             | ShutOffReason::Crashed
-            | ShutOffReason::Failed
             | ShutOffReason::Saved
             | ShutOffReason::FromSnapshot => Ended::Failed,
             ShutOffReason::Daemon | ShutOffReason::Unknown => Ended::Unknown,

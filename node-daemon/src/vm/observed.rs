@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_api::virtual_machine::SeedStatus;
+use serde::{Deserialize, Serialize};
 
 use super::record::Record;
 use crate::image::{Digest, Format};
@@ -67,14 +68,16 @@ pub(crate) enum State {
 }
 
 /// How a run ended, as far as libvirt knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Ended {
     /// libvirt does not know: it was not started since it was defined, or the host went down.
     Unknown,
     /// The guest powered itself off, or obeyed our request.
     PoweredOff,
-    /// It crashed, was killed or failed.
+    /// It crashed or was killed.
     Failed,
+    /// It was started and never came up.
+    NeverStarted,
 }
 
 /// Who froze the guest.

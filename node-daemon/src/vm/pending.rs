@@ -63,7 +63,9 @@ fn seed_changes(desired: &Desired, record: &Record, inputs: &Inputs) -> Vec<Pend
     let moved = |of: &dyn Fn(&SeedStatus) -> (String, String)| {
         inputs.secrets.is_some_and(|now| of(now) != of(secrets))
     };
+    let asked = record.wants_reseed(&new.reseed);
     let changed = [
+        ("spec.cloudInit.reseed", asked),
         ("spec.cloudInit.hostname", desired.hostname() != hostname),
         ("spec.cloudInit.sshKeys", keys),
         ("spec.cloudInit.userData", new.user_data != old.user_data),
@@ -77,7 +79,6 @@ fn seed_changes(desired: &Desired, record: &Record, inputs: &Inputs) -> Vec<Pend
             new.network_data_secret != old.network_data_secret || moved(&network_secret),
         ),
     ];
-    let asked = record.wants_reseed(&new.reseed);
     fields(&changed, if asked { WaitsFor::Restart } else { WaitsFor::Reseed })
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use holdfast_api::virtual_machine::{SeedStatus, VirtualMachineSpec};
 use serde::{Deserialize, Serialize};
 
+use super::observed::Ended;
 use crate::image::{Digest, Format};
 use crate::network::NetworkRecord;
 
@@ -39,6 +40,9 @@ pub(crate) struct Record {
     pub(crate) seed: SeedRecord,
     /// How the run stands.
     pub(crate) run: Run,
+    /// How libvirt said the run before the last definition had ended: it goes on saying so until the next one ends.
+    #[serde(default)]
+    pub(crate) ended: Option<Ended>,
     /// A stop we asked for, so that it is told apart from the guest's own; written before the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stop: Option<Stop>,

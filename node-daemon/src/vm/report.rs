@@ -162,7 +162,9 @@ fn retry(retry: Retry) -> Duration {
 /// Events mark transitions: what was done…
 pub(crate) fn tell(context: &Context, judged: &Judged, steps: &[Step], seen: Instant) {
     let Some(vm) = &judged.object else { return };
-    for step in steps {
+    // A guest frozen by a full disk is let run again and again; that is no story.
+    let by_disk = matches!(judged.domain, Domain::Ours { state: State::Paused(PausedBy::IoError), .. });
+    for step in steps.iter().filter(|step| !(by_disk && **step == Step::Resume)) {
         let Some((reason, note)) = story(step) else { continue };
         let took_us = seen.elapsed().as_micros();
         let (namespace, name) = (&vm.metadata.namespace, &vm.metadata.name);

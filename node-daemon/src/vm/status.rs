@@ -124,6 +124,7 @@ fn printable(report: &Report) -> PrintableStatus {
         (_, Outcome::Plan(Plan::Wait { on: On::BackOff, .. })) => P::CrashLoopBackOff,
         (_, Outcome::Plan(Plan::Wait { on: On::Image, .. })) => P::Provisioning,
         (_, Outcome::Plan(Plan::Wait { on: On::PowerOff, .. })) => P::Stopping,
+        (_, Outcome::Plan(Plan::Wait { on: On::Disk, .. })) => P::Paused,
         (_, Outcome::Plan(Plan::Do(_) | Plan::Wait { on: On::Proof, .. })) => P::Starting,
         (_, Outcome::Plan(Plan::Blocked(obstacle)) | Outcome::Failed(obstacle)) => blocked(obstacle),
     }
@@ -206,6 +207,10 @@ fn waiting(on: On) -> Finding {
         On::PowerOff => (
             "Stopping",
             "the guest was asked to power off; after terminationGracePeriodSeconds it is stopped by force",
+        ),
+        On::Disk => (
+            "DiskError",
+            "the guest is frozen because a disk could not be written: free space on the node; it continues by itself",
         ),
         On::Proof => (
             "ProvingAccelerator",

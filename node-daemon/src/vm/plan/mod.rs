@@ -53,6 +53,8 @@ pub(crate) struct Moment {
     pub(crate) stopping_for: Option<Duration>,
     /// Time since it was last asked.
     pub(crate) asked_ago: Option<Duration>,
+    /// Time since its processors were last let run again.
+    pub(crate) resumed_ago: Option<Duration>,
 }
 
 /// What to do next.
@@ -84,6 +86,8 @@ pub(crate) enum On {
     BackOff,
     /// The daemon to see guest code run.
     Proof,
+    /// Room on a disk that could not be written.
+    Disk,
 }
 
 /// One effect.

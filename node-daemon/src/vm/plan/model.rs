@@ -115,6 +115,11 @@ impl World {
         }
     }
 
+    /// The file of a disk is gone.
+    pub(in crate::vm) fn lose_disk(&mut self, name: &str) {
+        self.disks.remove(name);
+    }
+
     /// Every process of the host dies; libvirt forgets how things ended.
     pub(in crate::vm) fn reboot(&mut self) {
         if let Domain::Ours { state, .. } = &mut self.domain {
@@ -182,6 +187,7 @@ impl World {
             now: i64::try_from(self.clock).unwrap(),
             stopping_for: since(self.stop_begun),
             asked_ago: since(self.asked),
+            resumed_ago: None,
         }
     }
 

@@ -46,10 +46,11 @@ pub(super) fn run(
 
 /// What the end of the last run meant, where that was not settled yet.
 ///
-/// A start is remembered only after it succeeded, so a domain that is off without that either never ran (libvirt does
-/// not know an end) or ended before we could write it down.
+/// A start is remembered only after it succeeded, so a domain that is off without that either never ran (libvirt knows
+/// no end, or still the one before) or ended before we could write it down.
 fn settle(strategy: RunStrategy, ended: Ended, record: &Record, now: i64) -> Option<Record> {
-    let ran = record.run == Run::Started || (record.run == Run::Ready && ended != Ended::Unknown);
+    let news = ended != Ended::Unknown && record.ended != Some(ended);
+    let ran = record.run == Run::Started || (record.run == Run::Ready && news);
     if record.stop.is_some() {
         return Some(Record { run: Run::Stopped, stop: None, ..record.clone() });
     }
@@ -57,6 +58,7 @@ fn settle(strategy: RunStrategy, ended: Ended, record: &Record, now: i64) -> Opt
         return None;
     }
     let run = match (strategy, ended) {
+        (_, Ended::NeverStarted) => Run::Ready,
         (RunStrategy::Always, _) | (RunStrategy::RerunOnFailure, Ended::Failed | Ended::Unknown) => {
             Run::Ready
         }
@@ -77,7 +79,7 @@ fn counted(record: &Record, run: Run, ended: Ended, now: i64) -> Record {
     let count = if well { 0 } else { record.failures.count };
     Record {
         run: if again { Run::Stopped } else { run },
-        restarts: record.restarts.saturating_add(i32::from(by_itself)),
+        restarts: record.restarts.saturating_add(i32::from(by_itself && ended != Ended::NeverStarted)),
         failures: if by_itself {
             Failures { count: count.saturating_add(1), last: now }
         } else {

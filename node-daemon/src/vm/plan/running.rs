@@ -9,6 +9,8 @@ use super::{Moment, On, Plan, Step, remember, start};
 
 /// A guest may miss the power button while its firmware or boot loader runs: it is pressed again this often.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// A guest frozen by a full disk repeats its write when it is let run: not more often than this.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// How soon a guest that is powering off is looked at again; an event usually comes first.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -29,6 +31,14 @@ pub(super) fn run(
     }
     match (state, desired.paused()) {
         (State::Running, true) => Plan::Do(vec![Step::Suspend]),
+        (State::Paused(PausedBy::IoError), false)
+            if moment.resumed_ago.is_some_and(|ago| ago < TRY_AGAIN) =>
+        {
+            Plan::Wait {
+                on: On::Disk,
+                until: TRY_AGAIN.saturating_sub(moment.resumed_ago.unwrap_or_default()),
+            }
+        }
         (State::Paused(_), false) => Plan::Do(vec![Step::Resume]),
         (State::Paused(PausedBy::Request | PausedBy::IoError), true)
         | (State::Running | State::Off(_), _) => {

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use super::super::desired::{Desired, Disk, Source};
 use super::super::dir::DiskKind;
-use super::super::observed::{Accelerator, HeldImage, Image, Inputs, Network, Observed, Obstacle, Room};
+use super::super::observed::{
+    Accelerator, Domain, Ended, HeldImage, Image, Inputs, Network, Observed, Obstacle, Room, State,
+};
 use super::super::record::{Applied, Failures, PinnedImage, Record, Run, SeedRecord, serve};
 use super::{On, Plan, Step};
 use crate::network::NetworkRecord;
+use crate::retry::Retry;
 
 /// A fetch reports its progress itself; this only bounds how late its end is seen should that be missed.
 const FETCH_LOOK: Duration = Duration::from_secs(5);
@@ -38,10 +41,14 @@ fn gather(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Re
     let images = images(desired, observed)?;
     let networks = networks(desired, record, observed)?;
     let (seed, write_seed) = seed(desired, record, observed)?;
-    let next = next_record(desired, size, record, &images, &networks, seed);
+    let next = next_record(desired, size, &observed.domain, record, &images, &networks, seed);
     let mut steps = vec![Step::MakeFolder];
     for disk in desired.disks() {
-        steps.extend(disk_step(disk, images.get(&disk.name), observed.disks.get(&disk.name).copied())?);
+        let present = observed.disks.get(&disk.name).copied();
+        if present.is_none() && had(record, &disk.name) {
+            return Err(Plan::Blocked(missing(&disk.name)));
+        }
+        steps.extend(disk_step(disk, images.get(&disk.name), present)?);
     }
     if write_seed {
         steps.push(Step::WriteSeed(Box::new(next.clone())));
@@ -140,23 +147,26 @@ fn next_instance_id(old: &str) -> String {
     format!("{uid}-{}", number.parse::<u64>().unwrap_or(1).saturating_add(1))
 }
 
-/// The size to start with: the wanted one, or, where an edit went beyond the room of the node, the one it had.
+/// The size to start with: the wanted one, or, where an edit went beyond the room of the node, the one it had. A guest
+/// that had its size before is never refused it: the room may have shrunk under all of them.
 fn size(desired: &Desired, record: Option<&Record>, room: Room) -> Result<Applied, Plan> {
     let wanted = Applied { generation: desired.generation(), spec: desired.spec().clone() };
     let Some(obstacle) = full(desired, room) else { return Ok(wanted) };
     let old = record.and_then(|record| record.applied.as_ref());
-    let old = old.and_then(|old| Some((old, desired.sized(old.spec.cpu, &old.spec.memory).ok()?)));
-    match old {
-        Some((old, smaller)) if full(&smaller, room).is_none() => {
-            Ok(Applied { generation: old.generation, spec: smaller.spec().clone() })
+    match old.and_then(|old| Some((old, desired.sized(old.spec.cpu, &old.spec.memory).ok()?))) {
+        Some((old, had)) if had.spec() == desired.spec() => {
+            Ok(Applied { generation: old.generation.max(desired.generation()), ..wanted })
         }
-        _ => Err(Plan::Blocked(obstacle)),
+        Some((old, had)) => Ok(Applied { generation: old.generation, spec: had.spec().clone() }),
+        // No room for a first start passes when others go.
+        None => Err(Plan::Blocked(Obstacle { retry: Retry::Later, ..obstacle })),
     }
 }
 
 fn next_record(
     desired: &Desired,
     applied: Applied,
+    domain: &Domain,
     record: Option<&Record>,
     images: &BTreeMap<String, HeldImage>,
     networks: &BTreeMap<String, NetworkRecord>,
@@ -175,10 +185,17 @@ fn next_record(
         generation: desired.generation(),
         spec: desired.spec().clone(),
         applied: Some(applied),
-        images: images.iter().map(pin).collect(),
+        // Of disks that were removed too: their files stay, and so must what those stand on.
+        images: record
+            .map(|record| record.images.clone())
+            .unwrap_or_default()
+            .into_iter()
+            .chain(images.iter().map(pin))
+            .collect(),
         networks: networks.clone(),
         seed,
         run: Run::Ready,
+        ended: ended(domain),
         stop: None,
         restarts: record.map_or(0, |record| record.restarts),
         failures: record.map_or_else(Failures::default, |record| record.failures),
@@ -208,6 +225,30 @@ fn disk_step(disk: &Disk, image: Option<&HeldImage>, present: Option<u64>) -> Re
         }
         (Source::Image { .. }, None, None) => return Err(Plan::Blocked(unseen("image", &disk.name))),
     })
+}
+
+/// Whether the guest was started with this disk before.
+fn had(record: Option<&Record>, disk: &str) -> bool {
+    let applied = record.and_then(|record| record.applied.as_ref());
+    applied.is_some_and(|applied| applied.spec.disks.iter().any(|old| old.name == disk))
+}
+
+/// How the domain ended last, as libvirt says before it is defined anew.
+fn ended(domain: &Domain) -> Option<Ended> {
+    match domain {
+        Domain::Ours { state: State::Off(ended), .. } => Some(*ended),
+        Domain::Ours { .. } | Domain::Absent | Domain::Foreign => None,
+    }
+}
+
+/// An empty disk in the place of one that is gone would look like success.
+fn missing(disk: &str) -> Obstacle {
+    Obstacle::later(
+        "DiskMissing",
+        format!(
+            "the file of disk {disk} is gone or unreadable on the node, and the guest had written to it: mount or restore the node's state folder, or delete the virtual machine"
+        ),
+    )
 }
 
 fn too_small(disk: &Disk, virtual_bytes: u64) -> Obstacle {

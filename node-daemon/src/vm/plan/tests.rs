@@ -203,3 +203,31 @@ fn a_first_start_without_room_waits() {
     world.room_mib = 128;
     assert!(matches!(world.settle(), Some(Plan::Blocked(obstacle)) if obstacle.reason == "NodeFull"));
 }
+
+#[test]
+fn a_guest_that_never_came_up_is_no_completed_run() {
+    let mut world = World::new(spec());
+    world.spec.run_strategy = RunStrategy::Once;
+    world.look(9);
+    world.look(usize::MAX);
+    world.end(Ended::NeverStarted);
+    world.settle();
+    assert!(world.running());
+}
+
+#[test]
+fn a_guest_keeps_its_size_when_the_room_shrinks_under_it() {
+    let mut world = started(RunStrategy::Always);
+    world.room_mib = 128;
+    world.end(Ended::Unknown);
+    world.settle();
+    assert!(world.running());
+}
+
+#[test]
+fn a_disk_that_is_gone_is_not_replaced_by_an_empty_one() {
+    let mut world = started(RunStrategy::Always);
+    world.lose_disk("data");
+    world.end(Ended::PoweredOff);
+    assert!(matches!(world.settle(), Some(Plan::Blocked(obstacle)) if obstacle.reason == "DiskMissing"));
+}
