@@ -138,8 +138,8 @@ fn decide(world: &World, request: &NodeEnrolment, checked: &Checked) -> Decision
 fn ask(request: &NodeEnrolment, why: &str) -> Decision {
     let name = request.name_any();
     Decision::Ask(format!(
-        "{} waits for a person: {why}; let it in with kubectl holdfast node approve {name}, or set the condition \
-         Approved or Rejected of this NodeEnrolment",
+        "{} waits for a person: {why}; decide with kubectl patch henrol {name} --subresource=status, by a condition \
+         Approved or Rejected that is True",
         request.spec.node_name
     ))
 }

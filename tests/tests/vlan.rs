@@ -25,11 +25,13 @@ fn guests_reach_their_vlan_and_no_other_under_debians_kernel() -> Result<()> {
 /// The program with the daemon's unit tests, built if need be.
 fn daemon_tests() -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["test", "--no-run", "-p", "holdfast-node", "--message-format=json-render-diagnostics"]);
+    // The whole workspace, as everywhere: a part of it would be built anew, with the features of that part.
+    cargo.args(["test", "--no-run", "--workspace", "--bins", "--message-format=json-render-diagnostics"]);
     cargo.current_dir(peer::repository());
     let said = succeed(&cargo.output().context("could not run cargo")?)?;
     let messages = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let built = messages.filter(|message| message["profile"]["test"] == true);
+    let is_daemon = |message: &serde_json::Value| message["target"]["name"] == "holdfast-node";
+    let built = messages.filter(|message| message["profile"]["test"] == true && is_daemon(message));
     let mut programs = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
     programs.next_back().context("cargo built no tests of the daemon")
 }
