@@ -65,6 +65,7 @@ impl Row {
 
     fn cells(&self) -> [String; 9] {
         let verdict = match self.verdict() {
+            _ if self.must.is_infinite() => "-",
             Verdict::Pass => "pass",
             Verdict::Fail => "FAIL",
             Verdict::Noisy => "noisy",
@@ -91,7 +92,7 @@ impl Row {
             self.limit.to_owned(),
             limit,
             figure,
-            self.must.to_string(),
+            if self.must.is_infinite() { "-".to_owned() } else { self.must.to_string() },
             format!("{} {verdict}", pad(&moon, 6)),
         ]
     }
