@@ -118,7 +118,9 @@ impl Sending {
             Cut::Stall(after) if self.sent >= after => std::future::pending().await,
             Cut::Close(after) | Cut::Stall(after) => CHUNK_BYTES.min(after - self.sent),
         };
-        tokio::time::sleep(self.pause).await;
+        if !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
         let mut chunk = Vec::new();
         (&mut self.file).take(room).read_to_end(&mut chunk).await?;
         if chunk.is_empty() {
