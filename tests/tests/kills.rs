@@ -13,7 +13,7 @@ use holdfast_tests::files;
 use holdfast_tests::machine::{Machine, SOON, tiny};
 use holdfast_tests::site::Member;
 use holdfast_tests::story::{self, Story};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const NODE: &str = "a";
 const STARTED: &str = "holdfast-tiny ready";
@@ -158,13 +158,7 @@ fn runs_once(member: &mut Member, uid: &str) -> Result<()> {
 /// Makes the daemon write a line of JSON for each step; returns where.
 async fn log_every_step(story: &Story<'_>) -> Result<PathBuf> {
     let mut member = story.site.member(NODE).await?;
-    let file = member.configuration();
-    let mut configuration: Value =
-        serde_json::from_str(&files::read(&file)?).context("the daemon's configuration does not parse")?;
-    configuration["log"] = json!({"format": "json", "level": "debug"});
-    files::write(&file, configuration.to_string())?;
-    member.stop_daemon()?;
-    member.start_daemon()?;
+    member.log_every_step()?;
     Ok(member.daemon()?.log().to_owned())
 }
 

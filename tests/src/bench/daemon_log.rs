@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::Result;
+use serde_json::Value;
 
 use crate::files;
 use crate::story::Story;
@@ -12,18 +12,6 @@ use crate::wait::{Look, wait_for};
 
 /// The host that is measured.
 pub(super) const NODE: &str = "a";
-
-/// Makes the daemon log every step as JSON, and starts it again.
-pub(super) async fn make_detailed(story: &Story<'_>) -> Result<()> {
-    let mut member = story.site.member(NODE).await?;
-    let file = member.configuration();
-    let mut configuration: Value =
-        serde_json::from_str(&files::read(&file)?).context("the daemon's configuration does not parse")?;
-    configuration["log"] = json!({"format": "json", "level": "debug"});
-    files::write(&file, configuration.to_string())?;
-    member.stop_daemon()?;
-    member.start_daemon()
-}
 
 async fn path(story: &Story<'_>) -> Result<PathBuf> {
     Ok(story.site.member(NODE).await?.daemon()?.log().to_owned())

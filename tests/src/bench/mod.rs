@@ -78,7 +78,7 @@ pub async fn run(options: &Options) -> Result<Outcome> {
 async fn measure(story: &Story<'_>, options: &Options) -> Result<Vec<Row>> {
     story.offer_image("tiny").await?;
     story.offer_network().await?;
-    daemon_log::make_detailed(story).await?;
+    story.site.member(daemon_log::NODE).await?.log_every_step()?;
     let mut rows = Vec::new();
     if options.wants(&["B1", "B5"]) {
         rows.extend(start::measure(story, options.pairs).await?);

@@ -109,6 +109,17 @@ impl Member {
         self.host.start_process(DAEMON, command)
     }
 
+    /// Makes the daemon log every step as a line of JSON, from a new start on.
+    pub fn log_every_step(&mut self) -> Result<()> {
+        let file = self.configuration();
+        let mut configuration: serde_json::Value = serde_json::from_str(&files::read(&file)?)
+            .context("the daemon's configuration does not parse")?;
+        configuration["log"] = json!({"format": "json", "level": "debug"});
+        files::write(&file, configuration.to_string())?;
+        self.stop_daemon()?;
+        self.start_daemon()
+    }
+
     /// Starts the daemon if it has ended.
     pub fn mend(&mut self) -> Result<()> {
         let ended = self.daemon().is_ok_and(|process| process.ended().is_some());
