@@ -81,15 +81,11 @@ fn an_image_with_an_external_data_file_is_refused() {
 
 #[test]
 fn an_encrypted_image_is_refused() {
-    let bytes = image(&[
-        "--object",
-        "secret,id=s,data=key",
-        "-o",
-        "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
-        "disk",
-        "1M",
-    ]);
-    assert_eq!(judge(&bytes), Err(Error::Refused("is encrypted")));
+    // Bent by hand: qemu-img times its key derivation while it makes one, and gives up where the clock of a processor is coarse.
+    let good = image(&["disk", "1M"]);
+    for method in 1_u32..=2 {
+        assert_eq!(judge(&with(good.clone(), 32, &method.to_be_bytes())), Err(Error::Refused("is encrypted")), "{method}");
+    }
 }
 
 #[test]
