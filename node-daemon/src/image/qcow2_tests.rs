@@ -84,7 +84,11 @@ fn an_encrypted_image_is_refused() {
     // Bent by hand: qemu-img times its key derivation while it makes one, and gives up where the clock of a processor is coarse.
     let good = image(&["disk", "1M"]);
     for method in 1_u32..=2 {
-        assert_eq!(judge(&with(good.clone(), 32, &method.to_be_bytes())), Err(Error::Refused("is encrypted")), "{method}");
+        assert_eq!(
+            judge(&with(good.clone(), 32, &method.to_be_bytes())),
+            Err(Error::Refused("is encrypted")),
+            "{method}"
+        );
     }
 }
 
