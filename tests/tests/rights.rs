@@ -50,7 +50,8 @@ impl Town {
         office.kill_controller();
         scene.stops("a");
         scene.stops("b");
-        let matrix = Matrix::discover(&admin, &["shop", "farm", "holdfast-system", "kube-system"]).await?;
+        let matrix =
+            Matrix::discover(&admin, &["shop", "farm", "default", "holdfast-system", "kube-system"]).await?;
         assert!(matrix.len() > 1000, "only {} tries", matrix.len());
         Ok(Self { office, scene, admin, matrix, _alone: alone })
     }
@@ -147,23 +148,31 @@ fn ours(attempt: &Try, kinds: &[&str]) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_identity_may_exactly_what_its_work_needs() -> Result<()> {
     let town = Town::build("rights").await?;
-    a_node(&town).await.context("node a")?;
+    a_node(&town, "a", &[("shop", "on-a")]).await.context("node a")?;
+    a_node(&town, "b", &[("shop", "on-b"), ("farm", "far")]).await.context("node b")?;
     the_install_credential(&town).await.context("the install credential")?;
     the_controller(&town).await.context("the controller")?;
     an_editor(&town).await.context("an editor of shop")
 }
 
-async fn a_node(town: &Town) -> Result<()> {
-    let may = |it: &Try| match (it.kind.as_str(), it.verb) {
-        ("holdfast.dev/virtualmachines/status", "patch") => it.namespace == "shop" && it.name == "on-a",
-        ("holdfast.dev/hypervisornodes", "get") | ("holdfast.dev/hypervisornodes/status", "patch") => {
-            it.name == "a"
-        }
-        ("coordination.k8s.io/leases", "get" | "patch" | "update") => it.name == "holdfast-node-a",
-        ("/secrets", "get") => it.namespace == "shop" && it.name == "on-a-seed",
-        (_, verb) => ours(it, &KINDS) && READ.contains(&verb) && it.namespace == "shop",
+/// What node `node` may, which serves these machines, each with its Secret.
+async fn a_node(town: &Town, node: &str, machines: &[(&str, &str)]) -> Result<()> {
+    let serves = |namespace: &str| machines.iter().any(|(place, _)| *place == namespace);
+    let has = |it: &Try, suffix: &str| {
+        machines.iter().any(|(place, name)| it.namespace == *place && it.name == format!("{name}{suffix}"))
     };
-    town.expect(&town.scene.node("a")?.client(), |_| true, may).await
+    let may = |it: &Try| match (it.kind.as_str(), it.verb) {
+        ("holdfast.dev/virtualmachines/status", "patch") => has(it, ""),
+        ("holdfast.dev/hypervisornodes", "get") | ("holdfast.dev/hypervisornodes/status", "patch") => {
+            it.name == node
+        }
+        ("coordination.k8s.io/leases", "get" | "patch" | "update") => {
+            it.name == format!("holdfast-node-{node}")
+        }
+        ("/secrets", "get") => has(it, "-seed"),
+        (_, verb) => ours(it, &KINDS) && READ.contains(&verb) && serves(&it.namespace),
+    };
+    town.expect(&town.scene.node(node)?.client(), |_| true, may).await
 }
 
 async fn the_install_credential(town: &Town) -> Result<()> {
@@ -193,6 +202,8 @@ fn controller_may(it: &Try) -> bool {
         ("coordination.k8s.io", "leases", verb) => leases(it, verb),
         ("rbac.authorization.k8s.io", kind, verb) if RBAC.contains(&kind) => match verb {
             "patch" | "delete" => ours_by_name,
+            // The copy of a node's Role for events is one for another node.
+            "create" => kind == "roles" && it.namespace == "default",
             _ => read,
         },
         _ => false,
@@ -214,17 +225,21 @@ async fn an_editor(town: &Town) -> Result<()> {
     let subject = json!({"kind": "ServiceAccount", "name": "editor", "namespace": "shop"});
     make(&bindings, json!({"metadata": {"name": "editor"}, "roleRef": role, "subjects": [subject]})).await?;
     let client = town.login("editor", &install::account_token(&town.admin, "shop", "editor").await?).await?;
-    // What edit gives beyond our kinds is Kubernetes' own affair; that it gives no rights and no way in is ours.
+    // What edit gives beyond our kinds is Kubernetes' own affair; that it gives no rights, no way in and nothing of
+    // other namespaces is ours.
     let scope = |it: &Try| {
         let (group, _) = it.kind.split_once('/').unwrap_or_default();
-        [
-            "holdfast.dev",
-            "rbac.authorization.k8s.io",
-            "certificates.k8s.io",
-            "admissionregistration.k8s.io",
-            "apiextensions.k8s.io",
-        ]
-        .contains(&group)
+        let abroad =
+            it.namespace != "shop" && ["/secrets", "coordination.k8s.io/leases"].contains(&it.kind.as_str());
+        abroad
+            || [
+                "holdfast.dev",
+                "rbac.authorization.k8s.io",
+                "certificates.k8s.io",
+                "admissionregistration.k8s.io",
+                "apiextensions.k8s.io",
+            ]
+            .contains(&group)
     };
     town.expect(&client, scope, |it| ours(it, &KINDS) && it.namespace == "shop").await
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, anyhow};
 use futures::{StreamExt, stream};
-use kube::core::discovery::{Scope, verbs};
+use kube::core::discovery::{ApiCapabilities, ApiResource, Scope, verbs};
 use kube::{Client, Discovery};
 use serde_json::{Value, json};
 
@@ -43,48 +43,30 @@ struct Place<'a> {
     namespace: &'a str,
     subresource: Option<&'a str>,
     operations: &'a [String],
+    /// At least one; [`NOBODY`] where there is none.
     objects: BTreeMap<String, Value>,
 }
 
 impl Matrix {
-    /// All tries in these namespaces (and on cluster-scoped kinds), on objects as the administrator sees them.
+    /// All tries in these namespaces, on all of them at once and on cluster-scoped kinds, on objects as the administrator
+    /// sees them.
     pub(crate) async fn discover(admin: &Client, namespaces: &[&str]) -> Result<Self> {
         let discovery = Discovery::new(admin.clone()).run().await.context("could not discover")?;
         let mut tries = Vec::new();
         for group in discovery.groups() {
             for (resource, capabilities) in group.recommended_resources() {
-                let everywhere = [""];
-                let places =
-                    if capabilities.scope == Scope::Namespaced { namespaces } else { &everywhere[..] };
-                for namespace in places {
-                    let root = match resource.group.as_str() {
-                        "" => format!("/api/{}", resource.version),
-                        group => format!("/apis/{group}/{}", resource.version),
-                    };
-                    let base = match *namespace {
-                        "" => format!("{root}/{}", resource.plural),
-                        namespace => format!("{root}/namespaces/{namespace}/{}", resource.plural),
-                    };
-                    let kind = format!("{}/{}", resource.group, resource.plural);
-                    let listable = capabilities.supports_operation(verbs::LIST);
-                    let objects = if listable {
-                        objects(admin, &base, &resource.api_version, &resource.kind).await?
-                    } else {
-                        BTreeMap::new()
-                    };
-                    let place = |kind, subresource, operations| Place {
-                        kind,
-                        base: base.clone(),
-                        namespace,
-                        subresource,
-                        operations,
-                        objects: objects.clone(),
-                    };
-                    place(kind.clone(), None, &capabilities.operations).tries(&mut tries);
-                    for (sub, theirs) in &capabilities.subresources {
-                        let name = sub.plural.rsplit('/').next().unwrap_or_default();
-                        place(format!("{kind}/{name}"), Some(name), &theirs.operations).tries(&mut tries);
-                    }
+                let namespaced = capabilities.scope == Scope::Namespaced;
+                for namespace in namespaces.iter().filter(|_| namespaced) {
+                    visit(admin, &resource, &capabilities, namespace, &mut tries).await?;
+                }
+                if namespaced {
+                    let read = |verb: &String| ["list", "watch"].contains(&verb.as_str());
+                    let operations =
+                        capabilities.operations.iter().filter(|verb| read(verb)).cloned().collect();
+                    let everywhere = ApiCapabilities { operations, subresources: Vec::new(), ..capabilities };
+                    visit(admin, &resource, &everywhere, "", &mut tries).await?;
+                } else {
+                    visit(admin, &resource, &capabilities, "", &mut tries).await?;
                 }
             }
         }
@@ -117,10 +99,52 @@ impl Matrix {
     }
 }
 
+/// Tries of one kind in one namespace; "" for none or all.
+async fn visit(
+    admin: &Client,
+    resource: &ApiResource,
+    capabilities: &ApiCapabilities,
+    namespace: &str,
+    onto: &mut Vec<(Try, Request)>,
+) -> Result<()> {
+    let root = match resource.group.as_str() {
+        "" => format!("/api/{}", resource.version),
+        group => format!("/apis/{group}/{}", resource.version),
+    };
+    let base = match namespace {
+        "" => format!("{root}/{}", resource.plural),
+        namespace => format!("{root}/namespaces/{namespace}/{}", resource.plural),
+    };
+    let kind = format!("{}/{}", resource.group, resource.plural);
+    let mut objects = if capabilities.supports_operation(verbs::LIST) {
+        objects(admin, &base, &resource.api_version, &resource.kind).await?
+    } else {
+        BTreeMap::new()
+    };
+    if objects.is_empty() {
+        let nobody =
+            json!({"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": NOBODY}});
+        objects.insert(NOBODY.to_owned(), nobody);
+    }
+    let place = |kind, subresource, operations| Place {
+        kind,
+        base: base.clone(),
+        namespace,
+        subresource,
+        operations,
+        objects: objects.clone(),
+    };
+    place(kind.clone(), None, &capabilities.operations).tries(onto);
+    for (sub, theirs) in &capabilities.subresources {
+        let name = sub.plural.rsplit('/').next().unwrap_or_default();
+        place(format!("{kind}/{name}"), Some(name), &theirs.operations).tries(onto);
+    }
+    Ok(())
+}
+
 impl Place<'_> {
     fn tries(&self, onto: &mut Vec<(Try, Request)>) {
-        let nobody = BTreeMap::from([(NOBODY.to_owned(), json!({"metadata": {"name": NOBODY}}))]);
-        let named = if self.objects.is_empty() { &nobody } else { &self.objects };
+        let named = &self.objects;
         for verb in self.operations {
             match verb.as_str() {
                 "list" => self.collection("list", "GET", "?limit=1", None, onto),
