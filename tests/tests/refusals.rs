@@ -35,6 +35,16 @@ impl Counter {
         Ok(install::kubectl(&self.kubeconfig, &words).err().map(|error| format!("{error:#}")))
     }
 
+    /// What a person reads who changes this object so; `None` when the change is accepted.
+    fn change(&self, subresource: &str, object: &str, change: &Value) -> Option<String> {
+        let patch = change.to_string();
+        let mut words = vec!["patch", object, "--type=merge", "--dry-run=server", "--patch", &patch];
+        if !subresource.is_empty() {
+            words.extend(["--subresource", subresource]);
+        }
+        install::kubectl(&self.kubeconfig, &words).err().map(|error| format!("{error:#}"))
+    }
+
     fn check(&self, cases: &[(&str, Value, &str)]) -> Result<()> {
         for (what, object, sentence) in cases {
             let refusal = self.hand_in(object)?;
@@ -140,4 +150,55 @@ async fn a_bad_image_network_or_key_is_refused_in_a_sentence() -> Result<()> {
         ("a bridge too long", network(&json!({"bridge": {"name": "b".repeat(16)}})), "spec.bridge.name"),
         ("no key", ssh_key("hello"), "publicKey must be one line in OpenSSH form"),
     ])
+}
+
+/// An object of each kind, the virtual machine on node a.
+fn furnish(counter: &Counter) -> Result<()> {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let spec = json!({"source": {"http": {"url": "http://h/i"}}, "digest": digest, "format": "qcow2"});
+    let vm = tiny("fixed").with("placement", json!({"nodeName": "a"})).object();
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [vm, image(&spec), network(&json!({"nat": {}}))]});
+    let file = counter.folder.join("furniture.json");
+    files::write(&file, objects.to_string())?;
+    install::kubectl(&counter.kubeconfig, &["create", "--filename", &file.display().to_string()])?;
+    let placed = json!({"status": {"nodeName": "a"}}).to_string();
+    let words = ["patch", "hvm/fixed", "--subresource=status", "--type=merge", "--patch", &placed];
+    install::kubectl(&counter.kubeconfig, &words).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_cannot_be_made_is_refused_with_what_to_do_instead() -> Result<()> {
+    let counter = counter().await?;
+    furnish(counter)?;
+    let disks = |disks: Value| json!({"spec": {"disks": disks}});
+    let root = |size: &str, image: &str| json!({"name": "root", "size": size, "image": {"name": image}});
+    let data = json!({"name": "data", "size": "1Gi", "blank": {}});
+    for (object, change, sentence) in [
+        ("hvm/fixed", json!({"spec": {"firmware": "UEFI"}}), "firmware cannot change"),
+        (
+            "hvm/fixed",
+            json!({"spec": {"placement": {"nodeName": "b"}}}),
+            "delete it and create it again to move it",
+        ),
+        ("hvm/fixed", json!({"spec": {"placement": null}}), "delete it and create it again to move it"),
+        ("hvm/fixed", disks(json!([root("64Mi", "other")])), "create a virtual machine from the other image"),
+        ("hvm/fixed", disks(json!([root("32Mi", "tiny")])), "a disk cannot shrink"),
+        ("hvm/fixed", disks(json!([data, root("64Mi", "tiny")])), "the boot disk and must stay first"),
+        ("hvmi/i", json!({"spec": {"format": "raw"}}), "create a VirtualMachineImage with another name"),
+        (
+            "hvmn/n",
+            json!({"spec": {"nat": {"subnet": "10.9.0.0/24"}}}),
+            "create a VirtualMachineNetwork with another name",
+        ),
+    ] {
+        let refusal = counter.change("", object, &change).unwrap_or_else(|| "accepted".to_owned());
+        assert!(refusal.contains(sentence), "{object} {change}: expected {sentence:?}, got: {refusal}");
+    }
+    let grown = disks(json!([root("128Mi", "tiny"), data]));
+    assert_eq!(counter.change("", "hvm/fixed", &grown), None, "growth and a further disk");
+    let moved = json!({"status": {"nodeName": "b"}});
+    let refusal = counter.change("status", "hvm/fixed", &moved).unwrap_or_else(|| "accepted".to_owned());
+    assert!(refusal.contains("does not move from one node to another"), "{refusal}");
+    assert_eq!(counter.change("status", "hvm/fixed", &json!({"status": {"nodeName": ""}})), None, "released");
+    Ok(())
 }
