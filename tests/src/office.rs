@@ -1,6 +1,8 @@
 //! A control plane with Holdfast installed and no hosts: for stories about the controller, rights and policies.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
 
 use anyhow::Result;
 use kube::Client;
@@ -11,6 +13,9 @@ use crate::process::Process;
 use crate::proxy::Proxy;
 use crate::spawner::Spawner;
 use crate::{files, install, peer, ports};
+
+/// Several times what the controller needs to give its Lease back.
+const END: Duration = Duration::from_secs(20);
 
 /// The control plane and the controller, which speaks through a proxy.
 pub struct Office {
@@ -67,15 +72,25 @@ impl Office {
 
     /// Starts the controller, always under the same name: it need not wait for the Lease of the one that was killed.
     pub fn start_controller(&mut self) -> Result<()> {
+        self.controller = Some(self.another("office")?);
+        Ok(())
+    }
+
+    /// Starts one more controller, under this name.
+    pub fn another(&self, identity: &str) -> Result<Process> {
         let mut command = peer::mortal(peer::ours("holdfast-controller")?);
         command
-            .args(["run", "--accept-insecure-dev", "--identity", "office", "--listen"])
+            .args(["run", "--accept-insecure-dev", "--identity", identity, "--listen"])
             .arg(format!("127.0.0.1:{}", ports::free()?))
             .env("KUBECONFIG", self.folder.join("controller.kubeconfig"))
             .env("NO_COLOR", "1");
-        let log = self.folder.join("logs/holdfast-controller.log");
-        self.controller = Some(Process::start(Spawner::machine()?, "holdfast-controller", command, &log)?);
-        Ok(())
+        let log = self.folder.join(format!("logs/holdfast-controller-{identity}.log"));
+        Process::start(Spawner::machine()?, "holdfast-controller", command, &log)
+    }
+
+    /// Asks the controller to end; returns how it did, also when it had to be killed.
+    pub fn end_controller(&mut self) -> Option<ExitStatus> {
+        self.controller.take()?.stop(END)
     }
 
     /// Kills the controller as a crash would.
@@ -85,7 +100,7 @@ impl Office {
 
     /// The end of the logs, for a failure's message.
     pub fn logs(&self) -> String {
-        let log = self.folder.join("logs/holdfast-controller.log");
+        let log = self.folder.join("logs/holdfast-controller-office.log");
         format!("{}{}", self.plane.logs(), crate::process::heading("holdfast-controller", &log))
     }
 }

@@ -203,3 +203,22 @@ async fn a_node_that_is_deleted_releases_its_machines_and_loses_its_rights() -> 
     assert!(refused.to_string().contains("forbidden"), "{refused}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_is_asked_to_end_hands_over_to_the_one_that_stands_by() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (mut office, scene) = Scene::set("handover", &["a"]).await?;
+    let mut second = office.another("second")?;
+    let log = second.log().to_owned();
+    let says = |line: &str| Ok::<bool, anyhow::Error>(holdfast_tests::files::read(&log)?.contains(line));
+    wait(&office, "the second to stand by", async || Ok(says("asking for the lead")?.then_some(()))).await?;
+    ensure!(!says("leading")?, "two controllers lead");
+    let ended = office.end_controller().context("there was no controller")?;
+    ensure!(ended.success(), "asked to end, it ended with {ended}");
+    scene.create("default", "after").await?;
+    wait(&office, "the second's work", async || {
+        second.must_run()?;
+        Ok(scene.is_ready("default", "after").await?.then_some(()))
+    })
+    .await
+}
