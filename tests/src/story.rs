@@ -5,6 +5,7 @@
 
 use std::env;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -65,6 +66,11 @@ impl Story<'_> {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The kubeconfig of the story's editor.
+    pub fn editor(&self) -> PathBuf {
+        editor_file(self.site, &self.namespace)
     }
 
     /// Creates an object from YAML or JSON text, as the editor.
@@ -196,8 +202,12 @@ async fn begin<'a>(site: &'a Site, name: &str) -> Result<Story<'a>> {
     Ok(Story { site, namespace, client, admin })
 }
 
+fn editor_file(site: &Site, namespace: &str) -> PathBuf {
+    site.folder().join(format!("{namespace}-editor.kubeconfig"))
+}
+
 /// An account with the cluster role `edit` in one namespace, and its kubeconfig.
-async fn editor(site: &Site, admin: &Client, namespace: &str) -> Result<std::path::PathBuf> {
+async fn editor(site: &Site, admin: &Client, namespace: &str) -> Result<PathBuf> {
     let mut account = ServiceAccount::default();
     account.metadata.name = Some(EDITOR.to_owned());
     let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), namespace);
@@ -216,7 +226,7 @@ async fn editor(site: &Site, admin: &Client, namespace: &str) -> Result<std::pat
     let bindings: Api<RoleBinding> = Api::namespaced(admin.clone(), namespace);
     bindings.create(&PostParams::default(), &binding).await.context("could not bind the editor's role")?;
     let token = install::account_token(admin, namespace, EDITOR).await?;
-    let file = site.folder().join(format!("{namespace}-editor.kubeconfig"));
+    let file = editor_file(site, namespace);
     kubeconfig::write(&file, &Server::of(site.kubeconfig()).await?, &Login::Token(&token))?;
     Ok(file)
 }

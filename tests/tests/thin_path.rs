@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use holdfast_tests::machine::{LATER, SOON, debian, tiny};
-use holdfast_tests::story;
+use holdfast_tests::{install, story};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_applied_virtual_machine_runs_has_an_address_and_leaves_nothing_behind() -> Result<()> {
@@ -21,6 +21,44 @@ async fn an_applied_virtual_machine_runs_has_an_address_and_leaves_nothing_behin
         let mut member = story.site.member(&node).await?;
         assert!(!member.host().virsh(&["list", "--all", "--uuid"])?.contains(machine.uid()));
         assert!(!member.host().outside(&format!("/var/lib/holdfast/vms/{}", machine.uid())).exists());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_shows_a_machine_waits_for_it_tells_its_story_and_explains_its_kind() -> Result<()> {
+    story::tell("kubectl", async |story| {
+        let editor = story.editor();
+        let kubectl =
+            |words: &[&str]| install::kubectl(&editor, &[&["--namespace", "kubectl"], words].concat());
+        story.offer_image("tiny").await?;
+        story.offer_network().await?;
+        story.machine(&tiny("web")).await?;
+        kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "hvm/web"])?;
+        kubectl(&["wait", "--for=condition=AddressKnown", "--timeout=120s", "hvm/web"])?;
+
+        let table = kubectl(&["get", "hvm"])?;
+        let cells = |line: usize| table.lines().nth(line).unwrap_or_default().split_whitespace();
+        assert!(cells(0).eq(["NAME", "STATUS", "READY", "NODE", "IP", "AGE"]), "{table}");
+        assert!(cells(1).take(3).eq(["web", "Running", "True"]), "{table}");
+        assert!(cells(1).nth(4).is_some_and(|ip| ip.parse::<std::net::Ipv4Addr>().is_ok()), "{table}");
+
+        let described = kubectl(&["describe", "hvm", "web"])?;
+        let events = described.split_once("Events:").map(|(_, events)| events).unwrap_or_default();
+        for told in ["Scheduled", "placed on", "Started", "the guest was started"] {
+            assert!(events.contains(told), "no {told:?} in the events of: {described}");
+        }
+
+        let manual = install::kubectl(&editor, &["explain", "hvm.spec"])?;
+        for sentence in
+            ["Memory of the guest in whole Mi, Gi or Ti", "Takes effect at once", "It cannot change"]
+        {
+            assert!(
+                manual.split_whitespace().collect::<Vec<_>>().join(" ").contains(sentence),
+                "no {sentence:?} in: {manual}"
+            );
+        }
         Ok(())
     })
     .await
