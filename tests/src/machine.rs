@@ -14,8 +14,8 @@ use crate::guest::{Guest, init_pid};
 use crate::story::Story;
 use crate::wait::{Look, wait_for};
 
-/// Several times what a tiny guest takes to boot on two busy cores without KVM.
-pub const SOON: Duration = Duration::from_secs(120);
+/// Many times what a tiny guest takes to boot on two cores without KVM: a busy machine makes it several times slower.
+pub const SOON: Duration = Duration::from_secs(240);
 /// Several times what Debian with its cloud-init takes there.
 pub const LATER: Duration = Duration::from_secs(420);
 
@@ -161,6 +161,24 @@ impl<'a> Machine<'a> {
                 }
                 Some(found) if found.status == status => Look::Done(found.reason.clone()),
                 Some(found) => Look::NotYet(format!("{}: {} {}", found.status, found.reason, found.message)),
+            }
+        })
+        .await
+    }
+
+    /// Waits until it is ready for this reason, at its current generation.
+    pub async fn wait_ready(&self, reason: &str, limit: Duration) -> Result<()> {
+        self.wait(&format!("ready for {reason}"), limit, |machine| {
+            let mut conditions = machine.status.iter().flat_map(|status| &status.conditions);
+            match conditions.find(|condition| condition.type_ == "Ready") {
+                Some(ready)
+                    if ready.status == "True"
+                        && ready.reason == reason
+                        && ready.observed_generation >= machine.metadata.generation =>
+                {
+                    Look::Done(())
+                }
+                ready => Look::NotYet(format!("{ready:?}")),
             }
         })
         .await

@@ -94,6 +94,88 @@ async fn a_halted_machine_is_ready_starts_when_asked_and_powers_off_in_order() -
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_change_of_strategy_leaves_a_running_guest_alone_but_halted_and_every_other_starts_it()
+-> Result<()> {
+    story::tell("strategies", async |story| {
+        set_up(story).await?;
+        let machine = story.machine(&tiny("m")).await?;
+        machine.wait_serial(STARTED, 1, SOON).await?;
+        let first = machine.qemu().await?;
+        for strategy in ["RerunOnFailure", "Once", "Always", "Once", "RerunOnFailure", "Always"] {
+            machine.change(json!({"runStrategy": strategy})).await?;
+            wait_running(&machine, true).await?;
+        }
+        assert_eq!(machine.qemu().await?, first);
+        for (boots, strategy) in [(2, "RerunOnFailure"), (3, "Once"), (4, "Always")] {
+            machine.change(json!({"runStrategy": "Halted"})).await?;
+            wait_running(&machine, false).await?;
+            machine.change(json!({"runStrategy": strategy})).await?;
+            machine.wait_serial(&format!("ready boots={boots} previous=clean"), 1, SOON).await?;
+            wait_running(&machine, true).await?;
+        }
+        assert_eq!(machine.status().await?.restart_count, Some(0), "nothing here was the guest's own doing");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completed_guest_starts_on_request_or_under_always_and_not_under_rerun_on_failure() -> Result<()> {
+    story::tell("completed", async |story| {
+        set_up(story).await?;
+        let once = tiny("m").with("runStrategy", "Once").that("poweroff-after=3");
+        let machine = story.machine(&once).await?;
+        machine.wait_ready("Completed", SOON).await?;
+        machine.change(json!({"runStrategy": "RerunOnFailure"})).await?;
+        machine.wait_ready("Completed", SOON).await?;
+        machine.change(json!({"restartRequest": "again"})).await?;
+        machine.wait_serial("ready boots=2 previous=clean", 1, SOON).await?;
+        machine.wait_ready("Completed", SOON).await?;
+        machine.change(json!({"runStrategy": "Always"})).await?;
+        machine.wait_serial("ready boots=3 previous=clean", 1, SOON).await?;
+        assert_eq!(machine.serial().await?.matches(STARTED).count(), 3);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_ends_again_and_again_waits_and_counts() -> Result<()> {
+    story::tell("back-off", async |story| {
+        set_up(story).await?;
+        let machine = story.machine(&tiny("m").that("poweroff-after=1")).await?;
+        let sentence = machine.wait_unready("CrashLoopBackOff", SOON).await?;
+        assert!(sentence.contains("serial log"), "{sentence}");
+        wait_restarts(&machine, 2).await?;
+        machine.wait_serial("ready boots=3 previous=clean", 1, SOON).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_guest_is_restarted_halted_and_deleted_in_order() -> Result<()> {
+    story::tell("paused-ends", async |story| {
+        set_up(story).await?;
+        let machine = story.machine(&tiny("m")).await?;
+        machine.wait_serial(STARTED, 1, SOON).await?;
+        machine.change(json!({"paused": true})).await?;
+        machine.wait_ready("Paused", SOON).await?;
+        machine.change(json!({"paused": false, "restartRequest": "now"})).await?;
+        machine.wait_serial("ready boots=2 previous=clean", 1, SOON).await?;
+        machine.change(json!({"paused": true})).await?;
+        machine.wait_ready("Paused", SOON).await?;
+        machine.change(json!({"runStrategy": "Halted"})).await?;
+        machine.wait_ready("Halted", SOON).await?;
+        machine.wait_serial("leaving how=poweroff why=button", 2, SOON).await?;
+        machine.change(json!({"runStrategy": "Always"})).await?;
+        machine.wait_ready("Paused", SOON).await?;
+        machine.delete().await?;
+        machine.wait_gone(SOON).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guest_deaf_to_its_power_button_is_stopped_by_force_after_its_grace() -> Result<()> {
     story::tell("deaf", async |story| {
         set_up(story).await?;
@@ -167,13 +249,46 @@ async fn a_change_of_cpu_waits_for_the_next_start_and_is_listed_until_then() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn memory_a_larger_disk_and_a_further_one_wait_for_the_next_start_and_the_guest_then_has_them()
+-> Result<()> {
+    story::tell("sizes", async |story| {
+        set_up(story).await?;
+        let machine = story.machine(&tiny("m")).await?;
+        machine.wait_serial(STARTED, 1, SOON).await?;
+        let disks = json!([
+            {"name": "root", "size": "96Mi", "image": {"name": "tiny"}},
+            {"name": "data", "size": "16Mi", "blank": {}},
+        ]);
+        machine.change(json!({"memory": "160Mi", "disks": disks})).await?;
+        machine.wait_condition("RestartRequired", "True", SOON).await?;
+        let pending = machine.status().await?.pending_changes;
+        let fields: Vec<_> = pending.iter().map(|change| change.field.as_str()).collect();
+        for field in ["memory", "disks"] {
+            assert!(fields.iter().any(|pending| pending.contains(field)), "{field} is not in {fields:?}");
+        }
+        machine.change(json!({"restartRequest": "now"})).await?;
+        machine.wait_serial(STARTED, 2, SOON).await?;
+        let serial = machine.serial().await?;
+        for disk in [format!("bytes={} serial=root", 96 << 20), format!("bytes={} serial=data", 16 << 20)] {
+            assert!(serial.contains(&disk), "no {disk:?} in {serial}");
+        }
+        machine.wait_condition("RestartRequired", "False", SOON).await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_image_is_refused_with_what_to_do_instead() -> Result<()> {
     story::tell("image-change", async |story| {
         set_up(story).await?;
-        let machine = story.machine(&tiny("m").with("runStrategy", "Halted")).await?;
+        let machine = story.machine(&tiny("m")).await?;
+        machine.wait_serial(STARTED, 1, SOON).await?;
+        let running = machine.qemu().await?;
         let other = json!({"disks": [{"name": "root", "size": "64Mi", "image": {"name": "other"}}]});
         let refusal = machine.change(other).await.err().map(|error| format!("{error:#}")).unwrap_or_default();
         assert!(refusal.contains("the source of a disk cannot change"), "{refusal}");
+        wait_running(&machine, true).await?;
+        assert_eq!(machine.qemu().await?, running);
         Ok(())
     })
     .await

@@ -55,11 +55,11 @@ impl Matrix {
         let mut tries = Vec::new();
         for group in discovery.groups() {
             for (resource, capabilities) in group.recommended_resources() {
-                let namespaced = capabilities.scope == Scope::Namespaced;
-                for namespace in namespaces.iter().filter(|_| namespaced) {
+                let in_namespaces = capabilities.scope == Scope::Namespaced;
+                for namespace in namespaces.iter().filter(|_| in_namespaces) {
                     visit(admin, &resource, &capabilities, namespace, &mut tries).await?;
                 }
-                if namespaced {
+                if in_namespaces {
                     let read = |verb: &String| ["list", "watch"].contains(&verb.as_str());
                     let operations =
                         capabilities.operations.iter().filter(|verb| read(verb)).cloned().collect();
