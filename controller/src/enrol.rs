@@ -26,7 +26,7 @@ use crate::signing::{self, Signing};
 use crate::world::{World, node_label};
 use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, json, stand, turns};
 
-/// A request that nobody decided, or that was refused, goes after a week: the install credential can make any number.
+/// A request that nobody decided goes after a week: the install credential can make any number.
 const KEPT_UNFINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Judging a request costs a signature check in every pass; whoever steals the install credential must not be able to
 /// keep the controller from its other work.
@@ -81,6 +81,10 @@ fn next(world: &World, access: &access::Plan, request: &NodeEnrolment) -> Option
 
 /// Whether nobody needs the request any more.
 fn is_over(world: &World, request: &NodeEnrolment) -> bool {
+    // It is the only record that somebody turned this key away, so it stays until a person deletes it.
+    if says(request, condition::REJECTED) {
+        return false;
+    }
     let certificate = certificate_of(request);
     if !certificate.is_empty() {
         return certificate::end(certificate).is_none_or(|end| end.0 < world.now.0);

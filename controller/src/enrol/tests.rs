@@ -38,6 +38,16 @@ fn decides(model: &mut Model, name: &str, type_: &str) {
     model.objects.get_mut(&target(name)).unwrap()["status"] = json!({"conditions": [condition]});
 }
 
+/// A decision on a request that has a status already.
+fn decides_as_well(model: &mut Model, name: &str, type_: &str) {
+    let before = model.objects[&target(name)]["status"].clone();
+    decides(model, name, type_);
+    let status = &mut model.objects.get_mut(&target(name)).unwrap()["status"];
+    let decision = status["conditions"][0].clone();
+    *status = before;
+    status["conditions"].as_array_mut().unwrap().push(decision);
+}
+
 fn request(model: &Model, name: &str) -> NodeEnrolment {
     serde_json::from_value(model.objects[&target(name)].clone()).unwrap()
 }
@@ -145,6 +155,22 @@ fn a_rejected_key_is_not_let_in_by_asking_again() {
     run(&mut model);
     assert_eq!(issued(&model, "edge-1-a"), (false, "Rejected".to_owned()));
     assert_eq!(issued(&model, "edge-1-b"), (false, "WaitsForApproval".to_owned()));
+}
+
+#[test]
+fn a_rejected_key_stays_out_when_the_requests_of_its_time_are_gone() {
+    let (mut model, first) = (open(), key());
+    asks(&mut model, "edge-1-a", "edge-1", &first);
+    decides(&mut model, "edge-1-a", condition::REJECTED);
+    asks(&mut model, "edge-2-a", "edge-2", &key());
+    run(&mut model);
+    decides_as_well(&mut model, "edge-2-a", condition::REJECTED);
+    model.second = 110 * 365 * 24 * 3600;
+    run(&mut model);
+    asks(&mut model, "edge-1-b", "edge-1", &first);
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-b"), (false, "WaitsForApproval".to_owned()));
+    assert!(model.objects.contains_key(&target("edge-2-a")), "rejected after it was let in");
 }
 
 #[test]
