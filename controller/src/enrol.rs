@@ -7,8 +7,6 @@
 //! The order makes each write a harmless place to die: a certificate exists only when all that confines it does. A request
 //! with a certificate is finished; it is kept until that certificate ends, because it reserves the name.
 
-use std::time::Duration;
-
 use holdfast_api::condition::{self, Finding};
 use holdfast_api::names::{SYSTEM_NAMESPACE, node_lease};
 use holdfast_api::node::NodeIdentity;
@@ -16,6 +14,7 @@ use holdfast_api::node_enrolment::{EnrolmentMode, NodeEnrolmentStatus};
 use holdfast_api::{HypervisorNode, NodeEnrolment};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
 use crate::access;
@@ -27,7 +26,7 @@ use crate::world::{World, node_label};
 use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, json, stand, turns};
 
 /// A request that nobody decided goes after a week: the install credential can make any number.
-const KEPT_UNFINISHED: Duration = Duration::from_secs(7 * 24 * 3600);
+const KEPT_UNFINISHED: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Judging a request costs a signature check in every pass; whoever steals the install credential must not be able to
 /// keep the controller from its other work.
 const MOST_OPEN: usize = 256;
@@ -90,7 +89,7 @@ fn is_over(world: &World, request: &NodeEnrolment) -> bool {
         return certificate::end(certificate).is_none_or(|end| end.0 < world.now.0);
     }
     let made = request.metadata.creation_timestamp.as_ref();
-    made.is_some_and(|made| world.now.0.duration_since(made.0).unsigned_abs() > KEPT_UNFINISHED)
+    made.is_some_and(|made| world.now.0.duration_since(made.0) > KEPT_UNFINISHED)
 }
 
 fn judge(request: &NodeEnrolment) -> Result<Checked, String> {

@@ -217,3 +217,12 @@ fn a_request_nobody_decides_goes_after_a_week() {
     run(&mut model);
     assert!(model.targets(Kind::NodeEnrolment).is_empty());
 }
+
+#[test]
+fn a_clock_that_is_behind_deletes_no_request() {
+    let mut model = Model::default();
+    asks(&mut model, "edge-1-a", "edge-1", &key());
+    model.second = -8 * 24 * 3600;
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-a"), (false, "WaitsForApproval".to_owned()));
+}
