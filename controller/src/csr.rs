@@ -46,7 +46,24 @@ pub(crate) fn check(text: &str, node: &str) -> Result<Checked, Refused> {
     judge(text, &node_user(node)).map_err(|why| Refused(why, node_user(node)))
 }
 
+/// The key a request is for, as in [`Checked::key_sha256`]; nothing is checked yet, not even that the sender has the key.
+pub(crate) fn claimed_key(text: &str) -> Option<String> {
+    key_sha256(&parse(text).ok()?).ok()
+}
+
 fn judge(text: &str, user: &str) -> Result<Checked, &'static str> {
+    let request = parse(text)?;
+    if !request.info.attributes.is_empty() {
+        return Err("it asks for extensions or carries attributes");
+    }
+    subject(&request.info.subject, user)?;
+    key(&request.info.public_key)?;
+    signature(&request)?;
+    let pem = request.to_pem(LineEnding::LF).map_err(|_| "it cannot be encoded")?;
+    Ok(Checked { key_sha256: key_sha256(&request)?, pem })
+}
+
+fn parse(text: &str) -> Result<CertReq, &'static str> {
     let der = STANDARD.decode(text).map_err(|_| "it is not base64")?;
     if der.len() > MOST_BYTES {
         return Err("it is longer than such a request can be");
@@ -55,15 +72,12 @@ fn judge(text: &str, user: &str) -> Result<Checked, &'static str> {
     if request.to_der().ok().as_deref() != Some(der.as_slice()) {
         return Err("it is not in canonical DER");
     }
-    if !request.info.attributes.is_empty() {
-        return Err("it asks for extensions or carries attributes");
-    }
-    subject(&request.info.subject, user)?;
-    key(&request.info.public_key)?;
-    signature(&request)?;
+    Ok(request)
+}
+
+fn key_sha256(request: &CertReq) -> Result<String, &'static str> {
     let key = request.info.public_key.to_der().map_err(|_| "its key cannot be encoded")?;
-    let pem = request.to_pem(LineEnding::LF).map_err(|_| "it cannot be encoded")?;
-    Ok(Checked { key_sha256: hex(digest(&SHA256, &key).as_ref()), pem })
+    Ok(hex(digest(&SHA256, &key).as_ref()))
 }
 
 fn subject(subject: &Name, user: &str) -> Result<(), &'static str> {

@@ -7,13 +7,15 @@
 //! The order makes each write a harmless place to die: a certificate exists only when all that confines it does. A request
 //! with a certificate is finished; it is kept until that certificate ends, because it reserves the name.
 
+use std::collections::BTreeMap;
+
 use holdfast_api::condition::{self, Finding};
 use holdfast_api::names::{SYSTEM_NAMESPACE, node_lease};
 use holdfast_api::node::NodeIdentity;
 use holdfast_api::node_enrolment::{EnrolmentMode, NodeEnrolmentStatus};
 use holdfast_api::{HypervisorNode, NodeEnrolment};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
@@ -27,9 +29,11 @@ use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, 
 
 /// A request that nobody decided goes after a week: the install credential can make any number.
 const KEPT_UNFINISHED: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// Judging a request costs a signature check in every pass; whoever steals the install credential must not be able to
-/// keep the controller from its other work.
-const MOST_OPEN: usize = 256;
+/// Judging a request costs a signature check in every pass, and a write of its own; whoever steals the install credential
+/// must not be able to keep the controller from its other work. Half of what a pass writes.
+const MOST_OPEN: usize = 64;
+/// Of these, as many for one name: a node has one request under way, and another after it was reinstalled.
+const MOST_OF_A_NAME: usize = 4;
 /// Grants end in these words, so a node of that name would share the name of another node's grant.
 const RESERVED_ENDINGS: [&str; 2] = ["-vms", "-secrets"];
 
@@ -44,29 +48,77 @@ enum Decision {
     Refuse { reason: &'static str, message: String },
 }
 
-/// The next write of each request. Of those not finished only so many are looked at: approved ones first, then the oldest.
+/// Who is looked at first. What a person or an enrolled key stands behind never queues behind what anybody can send;
+/// neither does a new request behind those that wait.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// A person approved it.
+    Approved,
+    /// It claims the key of the enrolled node.
+    Renews,
+    /// Nothing was said to it yet.
+    New,
+    /// It waits for a person, or for the cluster to sign.
+    Waits,
+}
+
+/// The next write of each request, of so many.
 pub(crate) fn plan(world: &World, access: &access::Plan) -> Vec<Write> {
-    let finished = |request: &&NodeEnrolment| !certificate_of(request).is_empty();
     let all = world.enrolments.iter().map(|request| &**request);
-    let (finished, mut open): (Vec<_>, Vec<_>) = all.partition(finished);
-    open.sort_by_cached_key(|request| {
-        (!says(request, condition::APPROVED), request.creation_timestamp(), request.name_any())
+    let over = all.filter(|request| !leaves(request) && is_over(world, request)).map(delete);
+    let steps = looked_at(world).into_iter().filter_map(|request| next(world, access, request));
+    steps.chain(over).take(MOST_OPEN).collect()
+}
+
+/// The open requests that have their turn.
+fn looked_at(world: &World) -> Vec<&NodeEnrolment> {
+    let all = world.enrolments.iter().map(|request| &**request);
+    let mut open: Vec<_> = all.filter_map(|request| Some((turn(world, request)?, request))).collect();
+    open.sort_by_cached_key(|(turn, request)| (*turn, request.creation_timestamp(), request.name_any()));
+    let mut of_name: BTreeMap<&str, usize> = BTreeMap::new();
+    open.retain(|(turn, request)| {
+        let count = of_name.entry(&request.spec.node_name).or_default();
+        *count += 1;
+        *turn == Turn::Approved || *count <= MOST_OF_A_NAME
     });
-    let looked_at = finished.into_iter().chain(open.into_iter().take(MOST_OPEN));
-    looked_at.filter_map(|request| next(world, access, request)).collect()
+    open.into_iter().take(MOST_OPEN).map(|(_, request)| request).collect()
+}
+
+/// `None` for one with which nothing is left to do.
+fn turn(world: &World, request: &NodeEnrolment) -> Option<Turn> {
+    if leaves(request) || !certificate_of(request).is_empty() || refused(request) || is_over(world, request) {
+        return None;
+    }
+    if says(request, condition::APPROVED) {
+        return Some(Turn::Approved);
+    }
+    let enrolled = world.nodes.get(&request.spec.node_name).map(|node| &node.object.spec.identity.key_sha256);
+    if enrolled.is_some_and(|key| csr::claimed_key(&request.spec.csr).as_ref() == Some(key)) {
+        return Some(Turn::Renews);
+    }
+    Some(if issued(request).is_some() { Turn::Waits } else { Turn::New })
+}
+
+/// Whether it was told that it is turned away; as its request cannot change, an invalid one stays so.
+fn refused(request: &NodeEnrolment) -> bool {
+    let reason = issued(request).map(|issued| issued.reason.as_str());
+    reason == Some("InvalidRequest") || (reason == Some("Rejected") && says(request, condition::REJECTED))
+}
+
+fn issued(request: &NodeEnrolment) -> Option<&Condition> {
+    condition::find(&request.status.as_ref()?.conditions, condition::ISSUED)
+}
+
+fn leaves(request: &NodeEnrolment) -> bool {
+    request.metadata.deletion_timestamp.is_some()
+}
+
+fn delete(request: &NodeEnrolment) -> Write {
+    let uid = request.uid().unwrap_or_default();
+    Write::new(Target::of(Kind::NodeEnrolment, request), Verb::Delete { uid })
 }
 
 fn next(world: &World, access: &access::Plan, request: &NodeEnrolment) -> Option<Write> {
-    if request.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
-    if is_over(world, request) {
-        let uid = request.uid().unwrap_or_default();
-        return Some(Write::new(Target::of(Kind::NodeEnrolment, request), Verb::Delete { uid }));
-    }
-    if !certificate_of(request).is_empty() {
-        return None;
-    }
     let checked = match judge(request) {
         Ok(checked) => checked,
         Err(message) => return report(world, request, "InvalidRequest", message),

@@ -7,6 +7,7 @@ use holdfast_api::condition::{self, APPROVED, ISSUED};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::json;
 
+use super::MOST_OF_A_NAME;
 use crate::model::Model;
 use crate::reconcile;
 use crate::write::{Kind, Target, Write};
@@ -225,4 +226,44 @@ fn a_clock_that_is_behind_deletes_no_request() {
     model.second = -8 * 24 * 3600;
     run(&mut model);
     assert_eq!(issued(&model, "edge-1-a"), (false, "WaitsForApproval".to_owned()));
+}
+
+/// More than are looked at in one pass.
+const FLOOD: usize = 100;
+
+#[test]
+fn whoever_floods_with_requests_keeps_no_node_out() {
+    let (mut model, first, other) = (open(), key(), key());
+    asks(&mut model, "edge-1-a", "edge-1", &first);
+    run(&mut model);
+    let (waits, late) = (csr("edge-1", &other), csr("edge-2", &other));
+    for number in 0..FLOOD {
+        let mut flood = |node: &str, csr: &str| {
+            let spec = json!({"nodeName": node, "mode": "InsecureDev", "csr": csr});
+            model.put(target(&format!("{node}-0{number}")), json!({"metadata": {}, "spec": spec}));
+        };
+        flood("edge-1", &waits);
+        flood(&format!("edge-{number}x"), &late);
+    }
+    model.second += 60;
+    asks(&mut model, "edge-1-b", "edge-1", &first);
+    asks(&mut model, "edge-9-a", "edge-9", &key());
+    run(&mut model);
+    assert!(issued(&model, "edge-1-b").0, "a renewal");
+    assert!(issued(&model, "edge-9-a").0, "a free name");
+    assert_eq!(issued(&model, "edge-7x-07").1, "InvalidRequest");
+}
+
+#[test]
+fn one_name_takes_no_more_than_its_share_of_a_pass() {
+    let mut model = Model::default();
+    let csr = csr("edge-1", &key());
+    for number in 0..FLOOD {
+        let spec = json!({"nodeName": "edge-1", "mode": "InsecureDev", "csr": csr});
+        model.put(target(&format!("edge-1-{number}")), json!({"metadata": {}, "spec": spec}));
+    }
+    assert_eq!(reconcile::plan(&model.world()).len(), MOST_OF_A_NAME);
+    decides(&mut model, "edge-1-99", APPROVED);
+    run(&mut model);
+    assert!(issued(&model, "edge-1-99").0);
 }
