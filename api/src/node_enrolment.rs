@@ -50,13 +50,13 @@ pub struct NodeEnrolmentSpec {
     pub node_name: String,
     /// How the identity key is protected: InsecureDev (a file, accepted only where the controller is told to).
     pub mode: EnrolmentMode,
-    /// Certificate signing request (PKCS #10) in DER, base64.
-    #[schemars(length(min = 1, max = 8192))]
+    /// Certificate signing request (PKCS #10) in DER, base64; of at most 1024 bytes.
+    #[schemars(length(min = 1, max = 1368))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9+/]+={0,2}$')").message("csr must be a certificate signing request in DER, written in base64"))]
     pub csr: String,
     /// Answer to the challenge in the status; unused in mode InsecureDev.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 16384))]
+    #[schemars(length(max = 1024))]
     pub response: String,
 }
 
