@@ -50,6 +50,7 @@ pub(crate) enum Wake {
 pub(crate) struct Cache<K: Resource<DynamicType = ()> + 'static> {
     seen: Store<K>,
     ours: Mutex<HashMap<Name, Ours<K>>>,
+    leave_out: fn(&mut K),
 }
 
 struct Ours<K> {
@@ -61,17 +62,18 @@ impl<K> Cache<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// A cache, and the task that fills it for as long as it is polled.
+    /// A cache, and the task that fills it for as long as it is polled. What `leave_out` empties, no planner reads.
     pub(crate) fn new(
         api: Api<K>,
         labels: Option<&str>,
         wake: Wake,
+        leave_out: fn(&mut K),
     ) -> (Self, impl Future<Output = ()> + use<K>) {
         let (seen, writer) = reflector::store();
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         config.label_selector = labels.map(str::to_owned);
-        let cache = Self { seen, ours: Mutex::default() };
-        (cache, follow(api, config, writer, wake))
+        let cache = Self { seen, ours: Mutex::default(), leave_out };
+        (cache, follow(api, config, writer, wake, leave_out))
     }
 
     /// Waits for the first complete list.
@@ -95,6 +97,7 @@ where
     /// Remembers what a write of ours returned.
     pub(crate) fn learn(&self, mut object: K) {
         object.managed_fields_mut().clear();
+        (self.leave_out)(&mut object);
         let own = Ours { object: Arc::new(object), since: Instant::now() };
         let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
         ours.insert(name(&*own.object), own);
@@ -118,15 +121,23 @@ fn version<K: Resource>(object: &K) -> u64 {
     object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-async fn follow<K>(api: Api<K>, config: watcher::Config, mut writer: Writer<K>, wake: Wake)
-where
+async fn follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    mut writer: Writer<K>,
+    wake: Wake,
+    leave_out: fn(&mut K),
+) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let mut resync = FIRST_RESYNC;
     loop {
         let events = watcher(api.clone(), config.clone())
             .default_backoff()
-            .modify(|object: &mut K| object.managed_fields_mut().clear())
+            .modify(move |object: &mut K| {
+                object.managed_fields_mut().clear();
+                leave_out(object);
+            })
             .take_until(tokio::time::sleep(jitter::stretched(resync)));
         fill(events, &mut writer, &wake).await;
         resync = RESYNC;

@@ -48,8 +48,11 @@ impl Caches {
         let mut follow: Vec<BoxFuture<'static, ()>> = Vec::new();
         let yes = || Wake::Yes(Arc::clone(wake));
         macro_rules! watched {
-            ($api:expr, $labels:expr, $wake:expr) => {{
-                let (cache, task) = Cache::new($api, $labels, $wake);
+            ($api:expr, $labels:expr, $wake:expr) => {
+                watched!($api, $labels, $wake, |_| ())
+            };
+            ($api:expr, $labels:expr, $wake:expr, $leave_out:expr) => {{
+                let (cache, task) = Cache::new($api, $labels, $wake, $leave_out);
                 follow.push(Box::pin(task));
                 cache
             }};
@@ -57,7 +60,7 @@ impl Caches {
         let client = || client.clone();
         let ours = Some(NODE_LABEL);
         let caches = Self {
-            machines: watched!(Api::all(client()), None, yes()),
+            machines: watched!(Api::all(client()), None, yes(), without_data),
             images: watched!(Api::all(client()), None, yes()),
             networks: watched!(Api::all(client()), None, yes()),
             keys: watched!(Api::all(client()), None, yes()),
@@ -157,6 +160,35 @@ impl Caches {
     }
 }
 
+/// Data for cloud-init may have 32 KiB a piece, and only nodes read it.
+fn without_data(vm: &mut VirtualMachine) {
+    vm.spec.cloud_init.user_data.clear();
+    vm.spec.cloud_init.network_data.clear();
+}
+
 fn by_name<K: Resource>(objects: Vec<Arc<K>>) -> BTreeMap<Name, Arc<K>> {
     objects.into_iter().map(|object| (name(&*object), object)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_api::virtual_machine::VirtualMachineSpec;
+
+    #[tokio::test]
+    async fn data_for_cloud_init_is_not_kept() {
+        // Another test may have been first; which of them does not matter.
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let api = Api::all(Client::try_from(nowhere).unwrap());
+        let (machines, _follow) = Cache::new(api, None, Wake::No, without_data);
+        let mut vm = VirtualMachine::new("web", VirtualMachineSpec::default());
+        vm.spec.cloud_init.user_data = "#cloud-config".to_owned();
+        vm.spec.cloud_init.network_data = "version: 2".to_owned();
+        vm.spec.cloud_init.hostname = "web".to_owned();
+        machines.learn(vm);
+        let kept = &machines.all(Instant::now())[0].spec.cloud_init;
+        assert_eq!((kept.user_data.as_str(), kept.network_data.as_str()), ("", ""));
+        assert_eq!(kept.hostname, "web");
+    }
 }
