@@ -27,6 +27,8 @@ pub(crate) struct Model {
     pub(crate) silent: BTreeSet<String>,
     /// UIDs of the machines each host holds.
     pub(crate) held: BTreeMap<String, BTreeSet<String>>,
+    /// Namespaces on their way out: nothing is created there any more.
+    pub(crate) terminating: BTreeSet<String>,
     pub(crate) second: i64,
     version: u64,
     /// Fields of each status that the controller applied last: those it leaves out next time go.
@@ -49,10 +51,13 @@ impl Model {
         self
     }
 
-    /// A machine as a person creates it.
+    /// A machine as a person creates it; in a namespace that is gone by now, with the namespace.
     pub(crate) fn create(&mut self, name: &str, image: Option<&str>) {
         let target = Target::in_namespace(Kind::VirtualMachine, "shop", name);
-        if self.objects.contains_key(&target) {
+        if !self.objects.keys().any(|target| target.namespace == "shop") {
+            self.terminating.remove("shop");
+        }
+        if self.objects.contains_key(&target) || self.terminating.contains("shop") {
             return;
         }
         let disk = match image {
@@ -92,6 +97,16 @@ impl Model {
         }
     }
 
+    /// Deletes a namespace with all that is in it; finalizers hold it back.
+    pub(crate) fn delete_namespace(&mut self, namespace: &str) {
+        self.terminating.insert(namespace.to_owned());
+        let within: Vec<_> =
+            self.objects.keys().filter(|target| target.namespace == namespace).cloned().collect();
+        for target in &within {
+            self.delete(target);
+        }
+    }
+
     fn touch(&mut self, target: &Target) {
         self.version += 1;
         let Some(object) = self.objects.get_mut(target) else { return };
@@ -106,6 +121,9 @@ impl Model {
     pub(crate) fn write(&mut self, write: &Write) {
         let target = &write.target;
         let found = self.objects.get(target).map(|object| object["metadata"].clone());
+        if found.is_none() && self.terminating.contains(&target.namespace) {
+            return;
+        }
         match &write.verb {
             Verb::Apply(body) if found.is_none() => return self.put(target.clone(), body.clone()),
             Verb::Create(body) if found.is_none() => return self.put(target.clone(), body.clone()),

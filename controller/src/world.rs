@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use holdfast_api::names::{NODE_LABEL, PLACED_ON};
+use holdfast_api::names::{NODE_LABEL, PLACED_ON, vms_grant};
 use holdfast_api::virtual_machine::VirtualMachineStatus;
 use holdfast_api::{
     HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork,
@@ -68,6 +68,13 @@ pub(crate) struct Grants {
 }
 
 impl Grants {
+    /// Whether both halves of the node's right to this namespace stand, be they on their way out. Half of it grants
+    /// nothing, and where the namespace is on its way out the other half cannot be made any more.
+    pub(crate) fn show(&self, namespace: &str, node: &str) -> bool {
+        let grant = (namespace.to_owned(), vms_grant(node));
+        self.roles.contains_key(&grant) && self.role_bindings.contains_key(&grant)
+    }
+
     /// Whether any right of this node stands, be it on its way out.
     pub(crate) fn any_of(&self, node: &str) -> bool {
         let theirs = |meta: &ObjectMeta| labelled(meta) == Some(node);

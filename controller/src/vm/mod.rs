@@ -137,10 +137,8 @@ impl Round<'_> {
 
     /// Whether the node may have seen a marked machine: rights come before the name, so without them it has not.
     fn was_shown(&self, vm: &VirtualMachine, name: &str) -> bool {
-        let namespace = vm.namespace().unwrap_or_default();
-        let grant = (namespace, holdfast_api::names::vms_grant(name));
         let holds = self.world.nodes.get(name).is_some_and(|node| node.holds(&vm.uid().unwrap_or_default()));
-        holds || self.world.grants.role_bindings.contains_key(&grant)
+        holds || self.world.grants.show(&vm.namespace().unwrap_or_default(), name)
     }
 
     fn wish(&self, vm: &VirtualMachine) -> Wish {

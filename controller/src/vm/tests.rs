@@ -19,12 +19,14 @@ const MANY_PASSES: usize = 60;
 enum Turn {
     Create(u8),
     Delete(u8),
-    /// A pass of which only so many writes happen before the controller dies.
-    Pass(usize),
+    /// A pass of which only so many writes happen before the controller dies; they are under way at once, so also the
+    /// last ones of a plan may be the first.
+    Pass(usize, bool),
     NodeActs(usize),
     Silence(usize),
     Wake(usize),
     RemoveNode(usize),
+    DeleteNamespace,
     /// The store forgets that a machine was bound.
     LoseBinding(u8),
 }
@@ -33,12 +35,13 @@ fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![
         2 => (0..4_u8).prop_map(Turn::Create),
         1 => (0..4_u8).prop_map(Turn::Delete),
-        6 => (0..6_usize).prop_map(Turn::Pass),
+        6 => (0..6_usize, any::<bool>()).prop_map(|(writes, backwards)| Turn::Pass(writes, backwards)),
         4 => (0..3_usize).prop_map(Turn::NodeActs),
         1 => (0..3_usize).prop_map(Turn::Silence),
         1 => (0..3_usize).prop_map(Turn::Wake),
         1 => (0..2_usize).prop_map(Turn::RemoveNode),
         1 => (0..4_u8).prop_map(Turn::LoseBinding),
+        1 => Just(Turn::DeleteNamespace),
     ]
 }
 
@@ -54,11 +57,16 @@ fn take(model: &mut Model, turn: &Turn) {
     match turn {
         Turn::Create(number) => model.create(&machine(*number).name, None),
         Turn::Delete(number) => model.delete(&machine(*number)),
-        Turn::Pass(writes) => pass(model, *writes),
+        Turn::Pass(writes, false) => pass(model, *writes),
+        Turn::Pass(writes, true) => {
+            let plan = reconcile::plan(&model.world());
+            carry_out(model, plan.iter().rev().take(*writes));
+        }
         Turn::NodeActs(node) => model.node_acts(NODES[*node]),
         Turn::Silence(node) => drop(model.silent.insert(NODES[*node].to_owned())),
         Turn::Wake(node) => drop(model.silent.remove(NODES[*node])),
         Turn::RemoveNode(node) => model.delete(&Target::cluster(Kind::HypervisorNode, NODES[*node])),
+        Turn::DeleteNamespace => model.delete_namespace("shop"),
         Turn::LoseBinding(number) => {
             if let Some(vm) = model.objects.get_mut(&machine(*number)) {
                 vm["status"]["nodeName"] = json!("");
@@ -68,7 +76,12 @@ fn take(model: &mut Model, turn: &Turn) {
 }
 
 fn pass(model: &mut Model, writes: usize) {
-    for write in reconcile::plan(&model.world()).iter().take(writes) {
+    let plan = reconcile::plan(&model.world());
+    carry_out(model, plan.iter().take(writes));
+}
+
+fn carry_out<'a>(model: &mut Model, writes: impl Iterator<Item = &'a Write>) {
+    for write in writes {
         obeys(model, write);
         model.write(write);
     }
@@ -243,6 +256,20 @@ fn a_machine_that_was_never_shown_to_its_node_is_deleted_at_once() {
     model.delete(&Target::in_namespace(Kind::VirtualMachine, "shop", "web"));
     pass(&mut model, 1);
     assert!(model.vm("web").is_none());
+}
+
+#[test]
+fn half_a_grant_does_not_keep_a_namespace() {
+    let mut model = site();
+    model.create("web", None);
+    pass(&mut model, 1);
+    let plan = reconcile::plan(&model.world());
+    let binds = |write: &&Write| write.target.kind == Kind::RoleBinding && write.target.namespace == "shop";
+    carry_out(&mut model, plan.iter().filter(binds));
+    model.delete_namespace("shop");
+    run(&mut model);
+    let left: Vec<_> = model.objects.keys().filter(|target| target.namespace == "shop").collect();
+    assert_eq!(left, Vec::<&Target>::new());
 }
 
 #[test]
