@@ -99,10 +99,11 @@ fn with_news(write: Write, node: &Node, ready: &Finding) -> Write {
     write.telling(Tell::new(&*node.object, weight, ready.reason, story))
 }
 
-/// Namespaces with a virtual machine on this node or on its way there.
+/// Namespaces with a virtual machine on this node or on its way there. Before its right stands, the API would refuse the
+/// node there, and it would ask again only after a pause.
 fn namespaces(world: &World, name: &str) -> Vec<String> {
     let names: BTreeSet<String> = world.machines_of(name).filter_map(|vm| vm.namespace()).collect();
-    names.into_iter().collect()
+    names.into_iter().filter(|namespace| world.grants.show(namespace, name)).collect()
 }
 
 /// Whether the node can run guests.

@@ -89,8 +89,12 @@ fn carry_out<'a>(model: &mut Model, writes: impl Iterator<Item = &'a Write>) {
 
 /// What must be true of every single write.
 fn obeys(model: &Model, write: &Write) {
-    if write.target.kind != Kind::VirtualMachine {
-        return;
+    match (write.target.kind, &write.verb) {
+        (Kind::VirtualMachine, _) => {}
+        (Kind::HypervisorNode, Verb::ApplyStatus(body)) => {
+            return only_granted(model, &write.target.name, body);
+        }
+        _ => return,
     }
     let vm = model.vm(&write.target.name).expect("a write is for an object that stands");
     let uid = vm.metadata.uid.clone().unwrap_or_default();
@@ -121,6 +125,16 @@ fn obeys(model: &Model, write: &Write) {
             assert_eq!(mark(&vm), None, "the annotation goes first");
         }
         _ => {}
+    }
+}
+
+fn only_granted(model: &Model, node: &str, body: &serde_json::Value) {
+    let grants = model.world().grants;
+    for namespace in body["status"]["namespaces"].as_array().into_iter().flatten() {
+        assert!(
+            grants.show(namespace.as_str().unwrap(), node),
+            "{node} is sent to {namespace} without a right"
+        );
     }
 }
 
