@@ -25,6 +25,8 @@ pub(crate) struct Model {
     pub(crate) objects: BTreeMap<Target, Value>,
     pub(crate) settings: Settings,
     pub(crate) silent: BTreeSet<String>,
+    /// Nodes not heard from since the controller started.
+    pub(crate) unproven: BTreeSet<String>,
     /// UIDs of the machines each host holds.
     pub(crate) held: BTreeMap<String, BTreeSet<String>>,
     /// Namespaces on their way out: nothing is created there any more.
@@ -242,7 +244,11 @@ impl Model {
     /// What a pass would see.
     pub(crate) fn world(&self) -> World {
         let node = |(name, object): (String, Arc<HypervisorNode>)| {
-            let life = if self.silent.contains(&name) { Life::Silent } else { Life::Alive };
+            let life = match (self.silent.contains(&name), self.unproven.contains(&name)) {
+                (true, _) => Life::Silent,
+                (false, true) => Life::Unproven,
+                (false, false) => Life::Alive,
+            };
             (name, Node { object, life })
         };
         World {

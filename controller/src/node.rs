@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::capacity::Room;
+use crate::heartbeat::Life;
 use crate::world::{Node, World};
 use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, stand, turns};
 use crate::{certificate, finalizer, image};
@@ -151,6 +152,10 @@ pub(crate) fn closed(name: &str, node: &Node) -> Option<String> {
     }
     let ready = ready(name, node);
     match ready.reason {
+        // It was ready when the last controller ended, and may have died since.
+        "NodeReady" if node.life == Life::Unproven => {
+            Some("has not been heard from since this controller started".to_owned())
+        }
         "NodeReady" => None,
         "NodeLost" => Some("is silent".to_owned()),
         "NotYetSeen" | "NotReported" => Some("has not reported yet".to_owned()),

@@ -251,6 +251,21 @@ fn a_silent_node_keeps_its_machines_and_they_say_so() {
 }
 
 #[test]
+fn after_a_restart_of_the_controller_only_a_node_that_is_heard_from_is_given_machines() {
+    let mut model = Model::default().with_node("edge-1");
+    model.create("web", None);
+    settle(&mut model);
+    model.unproven.insert("edge-1".to_owned());
+    model.create("db", None);
+    run(&mut model);
+    assert!(ready(&model, "db").1.contains("edge-1 has not been heard from"));
+    assert_eq!(ready(&model, "web").0, "Node", "what is there already stays as it was");
+    model.unproven.clear();
+    run(&mut model);
+    assert_eq!(status(&model.vm("db").unwrap()).node_name, "edge-1");
+}
+
+#[test]
 fn a_node_object_that_vanished_releases_nothing() {
     let mut model = site();
     model.create("web", None);
