@@ -10,12 +10,11 @@
 use std::collections::BTreeMap;
 
 use holdfast_api::condition::{self, Finding};
-use holdfast_api::names::{SYSTEM_NAMESPACE, node_lease};
+use holdfast_api::names::node_lease;
 use holdfast_api::node::NodeIdentity;
 use holdfast_api::node_enrolment::{EnrolmentMode, NodeEnrolmentStatus};
 use holdfast_api::{HypervisorNode, NodeEnrolment};
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
@@ -24,8 +23,8 @@ use crate::certificate;
 use crate::csr::{self, Checked};
 use crate::node::main_body;
 use crate::signing::{self, Signing};
-use crate::world::{World, node_label};
-use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, json, stand, turns};
+use crate::world::World;
+use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, stand, turns};
 
 /// A request that nobody decided goes after a week: the install credential can make any number.
 const KEPT_UNFINISHED: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -232,10 +231,8 @@ fn admit(
     if node.object.spec.identity.key_sha256 != checked.key_sha256 {
         return Some(known(name, &checked.key_sha256, &node.object.spec.prefetch));
     }
-    if !world.leases.contains_key(&node_lease(name)) {
-        return Some(lease(name));
-    }
-    if !access.granted_own(name) {
+    // Both are made for every enrolled node.
+    if !world.leases.contains_key(&node_lease(name)) || !access.granted_own(name) {
         return None;
     }
     match signing::next(world, request, checked) {
@@ -250,20 +247,6 @@ fn known(name: &str, key_sha256: &str, prefetch: &[holdfast_api::node::PrefetchI
     let identity = NodeIdentity { key_sha256: key_sha256.to_owned(), ek_sha256: String::new() };
     let target = Target::cluster(Kind::HypervisorNode, name);
     Write::new(target, Verb::Apply(main_body(name, &identity, prefetch)))
-}
-
-fn lease(node: &str) -> Write {
-    let name = node_lease(node);
-    let lease = Lease {
-        metadata: ObjectMeta {
-            name: Some(name.clone()),
-            namespace: Some(SYSTEM_NAMESPACE.to_owned()),
-            labels: Some(node_label(node)),
-            ..ObjectMeta::default()
-        },
-        spec: None,
-    };
-    Write::new(Target::in_namespace(Kind::Lease, SYSTEM_NAMESPACE, name), Verb::Create(json(&lease)))
 }
 
 /// The last write: the certificate, and what let the node in.

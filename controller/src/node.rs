@@ -1,5 +1,5 @@
 //! The controller's half of a `HypervisorNode`: is it ready, what is promised on it, which namespaces it serves, what it
-//! shall fetch ahead; and its end.
+//! shall fetch ahead; its Lease; and its end.
 //!
 //! A deletion that a person asked for says that the host is gone for good: its virtual machines are released first
 //! ([`crate::vm`]), then its rights and its Lease go, then the finalizer.
@@ -7,18 +7,19 @@
 use std::collections::BTreeSet;
 
 use holdfast_api::condition::{self, Finding, Is};
-use holdfast_api::names::{FINALIZER, node_lease};
+use holdfast_api::names::{FINALIZER, SYSTEM_NAMESPACE, node_lease};
 use holdfast_api::node::{HypervisorNodeStatus, NodeIdentity, PrefetchImage};
 use holdfast_api::{HypervisorNode, NodeEnrolment};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::capacity::Room;
 use crate::heartbeat::Life;
-use crate::world::{Node, World};
-use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, stand, turns};
+use crate::world::{Node, World, node_label};
+use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, json, stand, turns};
 use crate::{certificate, finalizer, image};
 
 /// Writes that bring every node's half up to date.
@@ -29,7 +30,8 @@ pub(crate) fn plan(world: &World) -> Vec<Write> {
             return farewell(world, name, node).into_iter().collect::<Vec<_>>();
         }
         let room = promised.get(name).copied().unwrap_or_default();
-        main_part(world, name, node).into_iter().chain(half(world, name, node, room)).collect()
+        let lease = lease(world, name, &node.object.spec.identity);
+        [lease, main_part(world, name, node), half(world, name, node, room)].into_iter().flatten().collect()
     };
     world.nodes.iter().flat_map(each).collect()
 }
@@ -61,6 +63,25 @@ fn main_part(world: &World, name: &str, node: &Node) -> Option<Write> {
     }
     let target = Target::cluster(Kind::HypervisorNode, name);
     Some(Write::new(target, Verb::Apply(main_body(name, &spec.identity, &wanted))))
+}
+
+/// The Lease of an enrolled node, which may renew it and not create it.
+fn lease(world: &World, node: &str, enrolled: &NodeIdentity) -> Option<Write> {
+    let name = node_lease(node);
+    if enrolled.key_sha256.is_empty() || world.leases.contains_key(&name) {
+        return None;
+    }
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(SYSTEM_NAMESPACE.to_owned()),
+            labels: Some(node_label(node)),
+            ..ObjectMeta::default()
+        },
+        spec: None,
+    };
+    let target = Target::in_namespace(Kind::Lease, SYSTEM_NAMESPACE, name);
+    Some(Write::new(target, Verb::Create(json(&lease))))
 }
 
 fn half(world: &World, name: &str, node: &Node, room: Room) -> Option<Write> {
@@ -199,7 +220,7 @@ fn farewell(world: &World, name: &str, node: &Node) -> Option<Write> {
     }
     let lease = node_lease(name);
     if let Some(uid) = world.leases.get(&lease) {
-        let target = Target::in_namespace(Kind::Lease, holdfast_api::names::SYSTEM_NAMESPACE, lease);
+        let target = Target::in_namespace(Kind::Lease, SYSTEM_NAMESPACE, lease);
         return Some(Write::new(target, Verb::Delete { uid: uid.clone() }));
     }
     let write = finalizer::drop_ours(Kind::HypervisorNode, &*node.object);

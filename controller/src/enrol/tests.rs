@@ -121,6 +121,18 @@ fn a_controller_that_dies_after_any_write_is_finished_by_the_next() {
 }
 
 #[test]
+fn a_lease_that_was_deleted_is_made_again() {
+    let mut model = open();
+    asks(&mut model, "edge-1-a", "edge-1", &key());
+    run(&mut model);
+    let lease = model.targets(Kind::Lease).remove(0);
+    model.delete(&lease);
+    assert!(model.targets(Kind::Lease).is_empty());
+    run(&mut model);
+    assert_eq!(model.targets(Kind::Lease), [lease]);
+}
+
+#[test]
 fn without_the_flag_a_person_decides() {
     let mut model = Model::default();
     asks(&mut model, "edge-1-a", "edge-1", &key());
