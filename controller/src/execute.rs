@@ -23,8 +23,11 @@ use crate::write::{Kind, Target, Tell, Verb, Weight, Write};
 
 /// Writes under way at once. A store of one disk bears few; more would only queue there.
 const AT_ONCE: usize = 8;
-/// No write may hold up a pass for longer.
+/// No write may hold up others for longer.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Nor all writes of a pass together, or the probe would take a slow API for a loop that stands still. What was not
+/// written by then is planned anew.
+const PASS_LIMIT: Duration = Duration::from_secs(60);
 /// What the events API takes as a note, in bytes.
 const NOTE_LIMIT: usize = 1024;
 
@@ -58,7 +61,7 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Carries out the writes of a pass, a few at once, and returns what became of each.
+    /// Carries out the writes of a pass, a few at once, and returns what became of each that was begun in time.
     pub(crate) async fn all(
         &self,
         caches: &Caches,
@@ -68,7 +71,7 @@ impl Executor {
             let target = write.target.clone();
             (target, self.one(caches, write).await)
         });
-        each.buffer_unordered(AT_ONCE).collect().await
+        each.buffer_unordered(AT_ONCE).take_until(tokio::time::sleep(PASS_LIMIT)).collect().await
     }
 
     async fn one(&self, caches: &Caches, write: Write) -> Result<Known, Error> {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{StreamExt, stream};
 use holdfast_api::names::{NODE_LABEL, SYSTEM_NAMESPACE, node_lease};
 use holdfast_api::{
     HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork,
@@ -23,8 +23,11 @@ use crate::cache::{Cache, Name, Wake, name};
 use crate::heartbeat::Heartbeats;
 use crate::world::{Grants, Node, Settings, World};
 
-/// One look at a Lease before its node is declared silent may take this long; after that it is not declared.
+/// The looks at Leases before their nodes are declared silent may take this long in a pass; those without an answer by
+/// then are not declared, and the pass goes on.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// Such looks under way at once: when a whole site loses its link, all nodes are overdue together.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// What is known of every kind.
 pub(crate) struct Caches {
@@ -149,12 +152,13 @@ impl Caches {
         }
         beats.keep(|name| leases.iter().any(|lease| lease.name_any() == name));
         let api: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-        for name in beats.overdue(now) {
-            if let Ok(Ok(lease)) = tokio::time::timeout(LOOK_LIMIT, api.get(&name)).await {
-                beats.note(&lease, Instant::now());
-                if beats.overdue(Instant::now()).contains(&name) {
-                    beats.declare_silent(&name);
-                }
+        let looks = stream::iter(beats.overdue(now)).map(async |name| api.get(&name).await);
+        let answers = looks.buffer_unordered(LOOKS_AT_ONCE).take_until(tokio::time::sleep(LOOK_LIMIT));
+        let answers: Vec<_> = answers.collect().await;
+        for lease in answers.into_iter().flatten() {
+            beats.note(&lease, Instant::now());
+            if beats.overdue(Instant::now()).contains(&lease.name_any()) {
+                beats.declare_silent(&lease.name_any());
             }
         }
     }
@@ -175,12 +179,34 @@ mod tests {
     use super::*;
     use holdfast_api::virtual_machine::VirtualMachineSpec;
 
-    #[tokio::test]
-    async fn data_for_cloud_init_is_not_kept() {
+    fn client(server: &str) -> Client {
         // Another test may have been first; which of them does not matter.
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-        let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
-        let api = Api::all(Client::try_from(nowhere).unwrap());
+        Client::try_from(kube::Config::new(server.parse().unwrap())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_pass_does_not_wait_for_each_silent_node_in_turn() {
+        // Takes connections and never answers.
+        let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(&format!("http://{}", mute.local_addr().unwrap()));
+        let (caches, _follow) = Caches::new(&client, &Arc::new(Notify::new()));
+        let mut beats = Heartbeats::default();
+        let (now, long_ago) = (Instant::now(), Instant::now().checked_sub(Duration::from_secs(60)).unwrap());
+        for number in 0..30 {
+            let mut lease = Lease::default();
+            lease.metadata.name = Some(format!("holdfast-node-edge-{number}"));
+            beats.note(&lease, long_ago);
+            caches.leases.learn(lease);
+        }
+        let pass = caches.listen(&client, &mut beats, now);
+        tokio::time::timeout(LOOK_LIMIT * 2, pass).await.unwrap();
+        assert_eq!(beats.overdue(now).len(), 30, "without an answer nobody is declared silent");
+    }
+
+    #[tokio::test]
+    async fn data_for_cloud_init_is_not_kept() {
+        let api = Api::all(client("http://127.0.0.1:1"));
         let (machines, _follow) = Cache::new(api, None, Wake::No, without_data);
         let mut vm = VirtualMachine::new("web", VirtualMachineSpec::default());
         vm.spec.cloud_init.user_data = "#cloud-config".to_owned();
