@@ -4,8 +4,9 @@
 //! in the API. SIGTERM and SIGINT give the Lease back first, so that a successor need not wait for it to expire.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use holdfast_api::names::CONTROLLER;
@@ -29,6 +30,8 @@ use crate::world::Settings;
 const LEASE_SECONDS: u64 = 15;
 /// Renewed this much before its end (s); clocks of two controllers may differ by less.
 const GRACE_SECONDS: u64 = 5;
+/// To give the Lease back at the end; longer gains nothing, as it expires by then.
+const RELEASE_LIMIT: Duration = Duration::from_secs(LEASE_SECONDS);
 
 /// What the command line says.
 pub(crate) struct Options {
@@ -45,27 +48,45 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<()> {
     let client =
         Client::try_default().await.context("could not find a cluster: set KUBECONFIG, or run in one")?;
+    run_with(client, options).await
+}
+
+async fn run_with(client: Client, options: Options) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     let serve = http::serve(options.listen, Arc::clone(&metrics));
-    let mut term = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("could not listen for SIGINT")?;
-    let manager = manager(client.clone(), &options).await?;
+    let mut told = pin!(told_to_end()?);
+    let manager = tokio::select! {
+        manager = manager(client.clone(), &options) => manager?,
+        () = &mut told => return Ok(()),
+    };
     let (mut leads, releasing) = manager.watch().await;
     tracing::info!(listen = %options.listen, "holdfast-controller started; asking for the lead");
     let ended = tokio::select! {
         ended = serve => ended,
         ended = lead(client, &options, &mut leads, &metrics) => ended,
-        _ = term.recv() => Ok(()),
-        _ = int.recv() => Ok(()),
+        () = &mut told => Ok(()),
     };
     // Dropping the channel gives the Lease back.
     drop(leads);
-    releasing
+    tokio::time::timeout(RELEASE_LIMIT, releasing)
         .await
+        .context("the Lease was not given back in time: a successor waits until it expires")?
         .context("the task that keeps the Lease panicked")?
         .context("could not give the Lease back")?;
     tracing::info!("holdfast-controller ended");
     ended
+}
+
+/// Ends with the first SIGTERM or SIGINT from now on.
+fn told_to_end() -> Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("could not listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 async fn manager(client: Client, options: &Options) -> Result<kube_lease_manager::LeaseManager> {
@@ -119,4 +140,32 @@ async fn lead(
         ended = tasks.join_next() => ended.context("no task runs")?.context("a task panicked")?,
     }
     bail!("the lead was lost: another controller may have taken over");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn it_ends_when_told_though_the_api_never_answers() {
+        // Another test may have been first; which of them does not matter.
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+        let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", mute.local_addr().unwrap());
+        let client = Client::try_from(kube::Config::new(server.parse().unwrap())).unwrap();
+        let options = Options {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            namespace: "default".to_owned(),
+            identity: None,
+            settings: Settings::default(),
+        };
+        let running = tokio::spawn(run_with(client, options));
+        // It asks for the Lease, so by now it listens to signals.
+        let _connection = mute.accept().await.unwrap();
+        let this = std::process::id().to_string();
+        std::process::Command::new("kill").args(["-TERM", &this]).status().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
+        ended.expect("it still runs").unwrap().unwrap();
+    }
 }
