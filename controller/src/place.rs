@@ -121,9 +121,6 @@ fn keeps(wish: &Wish, node: &Candidate) -> u128 {
 }
 
 fn sentence(wish: &Wish, refusals: &[String], nodes: &[Candidate]) -> String {
-    if let Some(holder) = &wish.held_by {
-        return format!("{holder} still holds it, but its HypervisorNode is gone: let {holder} enrol again");
-    }
     let named = wish.placement.node_name.as_str();
     if nodes.is_empty() {
         return "no node can take it: none has enrolled yet (kubectl get henrol shows who asked)".to_owned();

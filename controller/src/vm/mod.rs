@@ -209,7 +209,7 @@ fn marked(vm: &VirtualMachine, node: &str) -> Write {
     )
 }
 
-/// The finalizer alone: apply removes the annotation that it leaves out.
+/// Takes the annotation off, whichever manager is recorded as its owner: hence a merge patch and no apply.
 fn unmarked(vm: &VirtualMachine) -> Write {
     #[derive(Serialize)]
     struct Patch {
