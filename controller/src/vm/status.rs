@@ -5,6 +5,7 @@
 
 use holdfast_api::VirtualMachine;
 use holdfast_api::condition::{self, Finding, Is, READY, RUNNING, SCHEDULED};
+use holdfast_api::names::FINALIZER;
 use holdfast_api::virtual_machine::{DiskStatus, PrintableStatus, VirtualMachineStatus};
 
 use super::apply;
@@ -44,7 +45,8 @@ impl Wait {
 fn missing(node: &str) -> String {
     format!(
         "there is no HypervisorNode {node} any more, and nobody declared the host gone: let {node} enrol again, or \
-         create the HypervisorNode {node} and delete it to say that the host is gone for good"
+         create the HypervisorNode {node} with the finalizer {FINALIZER} and delete it to say that the host is gone for \
+         good"
     )
 }
 

@@ -274,6 +274,12 @@ fn a_node_object_that_vanished_releases_nothing() {
     run(&mut model);
     assert_eq!(status(&model.vm("web").unwrap()).node_name, "edge-1");
     assert!(ready(&model, "web").1.contains("no HypervisorNode edge-1 any more"));
+    let gone = Target::cluster(Kind::HypervisorNode, "edge-1");
+    model.put(gone.clone(), json!({"metadata": {"finalizers": ["holdfast.dev/controller"]}, "spec": {}}));
+    model.delete(&gone);
+    run(&mut model);
+    assert_eq!(status(&model.vm("web").unwrap()).node_name, "edge-2", "the sentence says how to release it");
+    assert!(!model.objects.contains_key(&gone));
 }
 
 #[test]
