@@ -54,7 +54,7 @@ impl Round<'_> {
 
     /// Chooses a node and writes it down where only the controller reads it.
     fn choose(&mut self, vm: &VirtualMachine) -> Option<Write> {
-        if let Err(wait) = digests(self.world, vm) {
+        if let Err(wait) = self.disks(vm) {
             return status::waits(self.world, vm, &wait);
         }
         let wish = self.wish(vm);
@@ -79,9 +79,19 @@ impl Round<'_> {
         if !finalizer::is_ours(vm) {
             return Some(marked(vm, name));
         }
-        match digests(self.world, vm) {
+        match self.disks(vm) {
             Err(wait) => status::waits(self.world, vm, &wait),
-            Ok(disks) => self.prepared(vm, name, node).then(|| status::bind(self.world, vm, name, disks)),
+            Ok(disks) if self.prepared(vm, name, node) => Some(status::bind(self.world, vm, name, disks)),
+            Ok(_) => None,
+        }
+    }
+
+    /// The disks with the digests to bind with. A machine that a node holds already has its disks there, so it does not
+    /// wait for an image.
+    fn disks(&self, vm: &VirtualMachine) -> Result<Vec<DiskStatus>, status::Wait> {
+        match self.holder(vm) {
+            Some(_) => Ok(pinned(self.world, vm)),
+            None => digests(self.world, vm),
         }
     }
 
@@ -144,14 +154,19 @@ impl Round<'_> {
     fn wish(&self, vm: &VirtualMachine) -> Wish {
         let room = capacity::of_machine(vm, self.world.settings.disk_percent);
         let guest = vm.spec.memory.bytes().unwrap_or(0);
-        let uid = vm.uid().unwrap_or_default();
-        let holder = self.world.nodes.iter().find(|(_, node)| !node.removing() && node.holds(&uid));
         Wish {
             room,
             overhead: room.memory.saturating_sub(guest),
             placement: vm.spec.placement.clone().unwrap_or_default(),
-            held_by: holder.map(|(name, _)| name.clone()),
+            held_by: self.holder(vm).cloned(),
         }
+    }
+
+    /// The node that reports to hold it, be it as an orphan.
+    fn holder(&self, vm: &VirtualMachine) -> Option<&String> {
+        let uid = vm.uid().unwrap_or_default();
+        let mut nodes = self.world.nodes.iter();
+        nodes.find(|(_, node)| !node.removing() && node.holds(&uid)).map(|(name, _)| name)
     }
 
     fn candidates(&self) -> Vec<Candidate> {

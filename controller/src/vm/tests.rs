@@ -283,6 +283,28 @@ fn a_node_object_that_vanished_releases_nothing() {
 }
 
 #[test]
+fn a_machine_whose_binding_was_lost_goes_back_to_its_node_without_its_image() {
+    let mut model = site();
+    model.create("web", Some("debian-13"));
+    let image = Target::in_namespace(Kind::VirtualMachineImage, "shop", "debian-13");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let spec = json!({"source": {"file": {"path": "/d"}}, "digest": digest, "format": "qcow2"});
+    model.put(image.clone(), json!({"metadata": {}, "spec": spec}));
+    settle(&mut model);
+    model.objects.remove(&image);
+    let vm = Target::in_namespace(Kind::VirtualMachine, "shop", "web");
+    for annotation_too in [false, true] {
+        let object = model.objects.get_mut(&vm).unwrap();
+        object["status"]["nodeName"] = json!("");
+        if annotation_too {
+            object["metadata"]["annotations"] = json!({});
+        }
+        settle(&mut model);
+        assert_eq!(status(&model.vm("web").unwrap()).node_name, "edge-1");
+    }
+}
+
+#[test]
 fn a_machine_that_was_never_shown_to_its_node_is_deleted_at_once() {
     let mut model = site();
     model.create("web", None);
