@@ -17,6 +17,7 @@ use holdfast_api::VirtualMachine;
 use holdfast_api::condition::{self, REMOVED};
 use holdfast_api::names::{FINALIZER, PLACED_ON};
 use holdfast_api::virtual_machine::{DiskStatus, VirtualMachineStatus};
+use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 use serde::Serialize;
 
@@ -27,6 +28,9 @@ use crate::node;
 use crate::place::{self, Candidate, Wish};
 use crate::world::{self, Binding, Node, World, mark};
 use crate::write::{Kind, Meta, Status, Target, Verb, Write, body, json};
+
+/// Longer than a binding takes; a status in between would be one more write for each virtual machine.
+const MOMENTS: SignedDuration = SignedDuration::from_secs(10);
 
 /// The writes of all virtual machines; what one is given, the next one does not find.
 pub(crate) fn plan(world: &World, access: &access::Plan) -> Vec<Write> {
@@ -82,6 +86,7 @@ impl Round<'_> {
         match self.disks(vm) {
             Err(wait) => status::waits(self.world, vm, &wait),
             Ok(disks) if self.prepared(vm, name, node) => Some(status::bind(self.world, vm, name, disks)),
+            Ok(_) if self.lasts(vm) => status::waits(self.world, vm, &status::Wait::no_grants(name)),
             Ok(_) => None,
         }
     }
@@ -93,6 +98,12 @@ impl Round<'_> {
             Some(_) => Ok(pinned(self.world, vm)),
             None => digests(self.world, vm),
         }
+    }
+
+    /// Whether a step that takes moments is worth a word.
+    fn lasts(&self, vm: &VirtualMachine) -> bool {
+        let since = vm.metadata.creation_timestamp.as_ref();
+        self.world.unhurried && since.is_some_and(|since| self.world.now.0.duration_since(since.0) > MOMENTS)
     }
 
     fn prepared(&self, vm: &VirtualMachine, name: &str, node: &Node) -> bool {

@@ -36,6 +36,18 @@ impl Wait {
         }
     }
 
+    /// The node it is being placed on has no rights in its namespace.
+    pub(super) fn no_grants(node: &str) -> Self {
+        Self {
+            reason: "GrantsMissing",
+            sentence: format!(
+                "{node} was chosen, and the API server does not take the rights it needs in this namespace: the log of \
+                 holdfast-controller says why; where the namespace is being deleted, delete this virtual machine too"
+            ),
+            printable: PrintableStatus::Pending,
+        }
+    }
+
     /// It is being placed on a node whose object is gone.
     pub(super) fn node_missing(node: &str) -> Self {
         Self { reason: "NodeMissing", sentence: missing(node), printable: PrintableStatus::Pending }

@@ -305,6 +305,19 @@ fn a_machine_whose_binding_was_lost_goes_back_to_its_node_without_its_image() {
 }
 
 #[test]
+fn a_machine_whose_node_gets_no_rights_says_so() {
+    let mut model = site();
+    model.create("web", None);
+    pass(&mut model, 1);
+    model.terminating.insert("shop".to_owned());
+    run(&mut model);
+    assert_eq!(model.vm("web").unwrap().status, None, "not within moments");
+    model.second += 60;
+    run(&mut model);
+    assert_eq!(ready(&model, "web").0, "GrantsMissing");
+}
+
+#[test]
 fn a_machine_that_was_never_shown_to_its_node_is_deleted_at_once() {
     let mut model = site();
     model.create("web", None);
