@@ -166,7 +166,7 @@ fn decide(world: &World, request: &NodeEnrolment, checked: &Checked) -> Decision
         return Decision::Ask(format!("{name} is being removed; the request is judged when that is done"));
     }
     if says(request, condition::APPROVED) {
-        return Decision::Grant("Approved");
+        return approved(world, request, checked);
     }
     let EnrolmentMode::InsecureDev = request.spec.mode;
     if !world.settings.accept_insecure_dev {
@@ -186,6 +186,28 @@ fn decide(world: &World, request: &NodeEnrolment, checked: &Checked) -> Decision
             ask(request, "a node of that name was removed, and its certificate is still valid")
         }
         None => Decision::Grant("FreeName"),
+    }
+}
+
+/// Of two that were approved under one name with different keys the newer one counts: both in turn would each take the
+/// name from the other.
+fn approved(world: &World, request: &NodeEnrolment, checked: &Checked) -> Decision {
+    let age = |request: &NodeEnrolment| (request.creation_timestamp(), request.name_any());
+    let newer = others(world, request)
+        .filter(|other| says(other, condition::APPROVED) && !says(other, condition::REJECTED))
+        .filter(|other| age(other) > age(request))
+        .find(|other| judge(other).is_ok_and(|theirs| theirs.key_sha256 != checked.key_sha256));
+    match newer {
+        None => Decision::Grant("Approved"),
+        Some(newer) => Decision::Refuse {
+            reason: "Superseded",
+            message: format!(
+                "{}, a newer request for {} with another key, was approved as well: delete that one to let this one in \
+                 instead",
+                newer.name_any(),
+                request.spec.node_name
+            ),
+        },
     }
 }
 

@@ -160,6 +160,28 @@ fn the_same_key_is_renewed_and_another_key_waits() {
 }
 
 #[test]
+fn of_two_keys_approved_for_one_name_the_newer_request_counts() {
+    let mut model = Model::default();
+    for name in ["edge-1-b", "edge-1-a"] {
+        asks(&mut model, name, "edge-1", &key());
+        decides(&mut model, name, APPROVED);
+        model.second += 60;
+    }
+    let identities = |writes: Vec<Write>| {
+        let node = |write: &&Write| {
+            write.target.kind == Kind::HypervisorNode && matches!(write.verb, crate::write::Verb::Apply(_))
+        };
+        writes.iter().filter(node).count()
+    };
+    assert_eq!(identities(run(&mut model)), 1, "the identity is written once");
+    assert!(issued(&model, "edge-1-a").0);
+    assert_eq!(issued(&model, "edge-1-b"), (false, "Superseded".to_owned()));
+    model.delete(&target("edge-1-a"));
+    run(&mut model);
+    assert!(issued(&model, "edge-1-b").0);
+}
+
+#[test]
 fn a_rejected_key_is_not_let_in_by_asking_again() {
     let (mut model, first) = (open(), key());
     asks(&mut model, "edge-1-a", "edge-1", &first);
