@@ -8,11 +8,14 @@ use holdfast_api::node::{CachedImage, PrefetchImage};
 use holdfast_api::{Quantity, VirtualMachineImage};
 use kube::ResourceExt;
 
+use crate::place::first_few;
 use crate::world::{Node, World};
 use crate::write::{Kind, Meta, Status, Target, Verb, Write, body, stand};
 
 /// As many as the schema of `HypervisorNode.spec.prefetch` takes.
 const MOST_PREFETCHED: usize = 64;
+/// Characters of what a node says; a condition takes 32768 in all, and the API server would refuse more.
+const MOST_SAID: usize = 256;
 
 /// Writes that bring every image's status up to date.
 pub(crate) fn plan(world: &World) -> Vec<Write> {
@@ -108,13 +111,78 @@ fn ready(world: &World, image: &VirtualMachineImage, held: &BTreeMap<&str, &Cach
         READY,
         false,
         "Prefetching",
-        format!("not held by all selected nodes yet: {}", sentences.join("; ")),
+        format!("not held by all selected nodes yet: {}", first_few(&sentences)),
     )
 }
 
 fn waits_for(name: &str, node: &Node, digest: &str) -> String {
+    let ordered = &node.object.spec.prefetch;
+    if ordered.len() >= MOST_PREFETCHED && ordered.iter().all(|order| order.digest != digest) {
+        return format!(
+            "{name} fetches {MOST_PREFETCHED} other images ahead, which is the most: take prefetch from one of them, or \
+             select fewer nodes"
+        );
+    }
     match cached(node, digest).map(|cached| cached.message.as_str()) {
         None | Some("") => format!("{name} is to fetch it"),
-        Some(message) => format!("{name} says: {message}"),
+        Some(message) => format!("{name} says: {}", message.chars().take(MOST_SAID).collect::<String>()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+    use crate::reconcile;
+    use serde_json::json;
+
+    fn ready_of(model: &Model, name: &str) -> String {
+        let image: VirtualMachineImage =
+            serde_json::from_value(model.objects[&target(name)].clone()).unwrap();
+        let status = image.status.unwrap_or_default();
+        condition::find(&status.conditions, READY).unwrap().message.clone()
+    }
+
+    fn target(name: &str) -> Target {
+        Target::in_namespace(Kind::VirtualMachineImage, "shop", name)
+    }
+
+    fn pass(model: &mut Model) {
+        for write in reconcile::plan(&model.world()) {
+            model.write(&write);
+        }
+    }
+
+    fn site(nodes: usize, images: usize) -> Model {
+        let mut model =
+            (0..nodes).fold(Model::default(), |model, node| model.with_node(&format!("edge-{node}")));
+        for image in 0..images {
+            let spec = json!({"source": {"file": {"path": "/d"}}, "digest": format!("sha256:{image:064}"), "format": "raw",
+                "prefetch": {"nodeSelector": {}}});
+            model.put(target(&format!("image-{image}")), json!({"metadata": {}, "spec": spec}));
+        }
+        for _ in 0..3 {
+            pass(&mut model);
+        }
+        model
+    }
+
+    #[test]
+    fn one_image_more_than_a_node_fetches_ahead_says_so() {
+        let model = site(1, MOST_PREFETCHED + 1);
+        assert!(ready_of(&model, "image-0").ends_with("edge-0 is to fetch it"));
+        assert!(ready_of(&model, "image-64").contains("edge-0 fetches 64 other images ahead"));
+    }
+
+    #[test]
+    fn many_nodes_that_wait_make_no_long_message() {
+        let mut model = site(20, 1);
+        let node = Target::cluster(Kind::HypervisorNode, "edge-0");
+        let cached = json!([{"digest": format!("sha256:{:064}", 0), "bytes": 0, "total": 0, "message": "x".repeat(9999)}]);
+        model.objects.get_mut(&node).unwrap()["status"]["images"] = cached;
+        pass(&mut model);
+        let message = ready_of(&model, "image-0");
+        assert!(message.ends_with("and 12 more"), "{message}");
+        assert!(message.len() < 1024, "{message}");
     }
 }

@@ -136,11 +136,15 @@ fn sentence(wish: &Wish, refusals: &[String], nodes: &[Candidate]) -> String {
             ),
         };
     }
-    let mut text =
-        format!("no node can take it: {}", refusals[..refusals.len().min(REASONS_SHOWN)].join("; "));
-    if refusals.len() > REASONS_SHOWN {
+    format!("no node can take it: {}", first_few(refusals))
+}
+
+/// What nodes say, as far as it helps.
+pub(crate) fn first_few(reasons: &[String]) -> String {
+    let mut text = reasons[..reasons.len().min(REASONS_SHOWN)].join("; ");
+    if reasons.len() > REASONS_SHOWN {
         // Writing to a String cannot fail.
-        write!(text, "; and {} more", refusals.len() - REASONS_SHOWN).ok();
+        write!(text, "; and {} more", reasons.len() - REASONS_SHOWN).ok();
     }
     text
 }
