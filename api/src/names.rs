@@ -7,6 +7,8 @@ pub const SYSTEM_NAMESPACE: &str = "holdfast-system";
 
 /// Field manager of the controller; also the name its events carry.
 pub const CONTROLLER: &str = "holdfast-controller";
+/// User name of the controller's account; the admission policies name it too.
+pub const CONTROLLER_USER: &str = "system:serviceaccount:holdfast-system:holdfast-controller";
 /// Field manager of the node daemon; also the name its events carry.
 pub const NODE_DAEMON: &str = "holdfast-node";
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use holdfast_api::names::{NODE_LABEL, SYSTEM_NAMESPACE, node_lease, vms_grant};
+use holdfast_api::names::{CONTROLLER_USER, NODE_LABEL, SYSTEM_NAMESPACE, node_lease, vms_grant};
 use holdfast_api::{HypervisorNode, VirtualMachine};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -128,7 +128,13 @@ impl Model {
         }
         match &write.verb {
             Verb::Apply(body) if found.is_none() => return self.put(target.clone(), body.clone()),
-            Verb::Create(body) if found.is_none() => return self.put(target.clone(), body.clone()),
+            Verb::Create(body) if found.is_none() => {
+                let mut body = body.clone();
+                if target.kind == Kind::SigningRequest {
+                    body["spec"]["username"] = json!(CONTROLLER_USER);
+                }
+                return self.put(target.clone(), body);
+            }
             Verb::Delete { uid } if found.as_ref().is_some_and(|found| found["uid"] == json!(uid)) => {
                 return self.delete(target);
             }

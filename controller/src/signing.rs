@@ -1,6 +1,7 @@
 //! The `CertificateSigningRequest` of an enrolment: made by us, approved by us, signed by the cluster.
 
 use holdfast_api::NodeEnrolment;
+use holdfast_api::names::CONTROLLER_USER;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
@@ -90,15 +91,14 @@ fn spec(checked: &Checked) -> CertificateSigningRequestSpec {
     }
 }
 
-/// Who made a request is filled in by the API server; that and its duration are judged by an admission policy when we
-/// approve.
+/// What the API server fills in, and how long it shall be valid, which an admission policy judges when we approve.
 fn with_author(
     spec: CertificateSigningRequestSpec,
     found: &CertificateSigningRequest,
 ) -> CertificateSigningRequestSpec {
     CertificateSigningRequestSpec {
         expiration_seconds: found.spec.expiration_seconds,
-        username: found.spec.username.clone(),
+        username: Some(CONTROLLER_USER.to_owned()),
         uid: found.spec.uid.clone(),
         groups: found.spec.groups.clone(),
         extra: found.spec.extra.clone(),

@@ -182,6 +182,24 @@ fn of_two_keys_approved_for_one_name_the_newer_request_counts() {
 }
 
 #[test]
+fn a_signing_request_that_somebody_else_made_is_named() {
+    let mut model = open();
+    asks(&mut model, "edge-1-a", "edge-1", &key());
+    while model.targets(Kind::SigningRequest).is_empty() {
+        for write in reconcile::plan(&model.world()) {
+            model.write(&write);
+        }
+    }
+    let made = model.targets(Kind::SigningRequest).remove(0);
+    model.objects.get_mut(&made).unwrap()["spec"]["username"] = json!("mallory");
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-a"), (false, "SigningFailed".to_owned()));
+    model.objects.remove(&made);
+    run(&mut model);
+    assert!(issued(&model, "edge-1-a").0, "as the sentence says");
+}
+
+#[test]
 fn a_rejected_key_is_not_let_in_by_asking_again() {
     let (mut model, first) = (open(), key());
     asks(&mut model, "edge-1-a", "edge-1", &first);
