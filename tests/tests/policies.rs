@@ -8,6 +8,7 @@ use holdfast_tests::kubeconfig::{self, Login};
 use holdfast_tests::machine::tiny;
 use holdfast_tests::office::Office;
 use holdfast_tests::scene::{Scene, wait};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::events::v1::Event;
@@ -61,7 +62,9 @@ async fn policies_refuse_in_a_sentence_what_rights_cannot_tell_apart() -> Result
     people(&office.admin().await?).await;
     the_install_credential(&login(&office, "install", &office.credential().await?).await?).await?;
     let token = install::controller_token(&office.admin().await?).await?;
-    the_controller(&login(&office, "controller", &token).await?).await
+    let controller = login(&office, "controller", &token).await?;
+    the_controller(&controller).await?;
+    the_controller_and_certificates(&controller, &office.admin().await?).await
 }
 
 async fn a_node_and_machines(node: &Client) {
@@ -171,14 +174,43 @@ async fn the_controller(client: &Client) -> Result<()> {
         everywhere.create(&usual, &serde_json::from_value(admin).context("not such an object")?).await,
         "not currently held",
     );
-    let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
-    let spec =
-        json!({"request": "", "signerName": "kubernetes.io/kubelet-serving", "usages": ["server auth"]});
-    let serving = json!({"metadata": {"name": "serving"}, "spec": spec});
-    let outcome =
-        requests.create(&usual, &serde_json::from_value(serving).context("not such an object")?).await;
-    assert!(outcome.is_err(), "a serving certificate: {outcome:?}");
     Ok(())
+}
+
+async fn the_controller_and_certificates(client: &Client, admin: &Client) -> Result<()> {
+    let usual = PostParams::default();
+    let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
+    let too_much = "valid for at most 90 days";
+    let days = |days: i32| days * 24 * 3600;
+    let client_signer = "kubernetes.io/kube-apiserver-client";
+    for (signer, usage, seconds) in [
+        ("kubernetes.io/kubelet-serving", "server auth", Some(days(1))),
+        (client_signer, "client auth", Some(days(91))),
+        (client_signer, "client auth", None),
+    ] {
+        says(requests.create(&usual, &signing("probe", signer, usage, seconds)?).await, too_much);
+    }
+    let foreign = signing("foreign", client_signer, "client auth", Some(days(1)))?;
+    let theirs: Api<CertificateSigningRequest> = Api::all(admin.clone());
+    let mut foreign = theirs.create(&usual, &foreign).await.context("a request of somebody else")?;
+    let approved = json!([{"type": "Approved", "status": "True", "reason": "Probe", "message": "probe"}]);
+    foreign.status.get_or_insert_default().conditions = Some(serde_json::from_value(approved)?);
+    let approval = requests.replace_subresource("approval", "foreign", &usual, &foreign).await;
+    says(approval, "approves only requests that it made itself");
+    Ok(())
+}
+
+/// A request that the API server would take.
+fn signing(name: &str, signer: &str, usage: &str, seconds: Option<i32>) -> Result<CertificateSigningRequest> {
+    let key = rcgen::KeyPair::generate().context("no key")?;
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).context("no request")?;
+    let mut request = CertificateSigningRequest::default();
+    request.metadata.name = Some(name.to_owned());
+    request.spec.request = ByteString(csr.pem().context("no request")?.into_bytes());
+    signer.clone_into(&mut request.spec.signer_name);
+    request.spec.usages = Some(vec![usage.to_owned()]);
+    request.spec.expiration_seconds = seconds;
+    Ok(request)
 }
 
 fn binding(kind: &str, role: &str, user: &str) -> Value {
