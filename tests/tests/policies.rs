@@ -11,6 +11,7 @@ use holdfast_tests::scene::{Scene, wait};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, Role, RoleBinding};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -63,7 +64,9 @@ async fn policies_refuse_in_a_sentence_what_rights_cannot_tell_apart() -> Result
     the_install_credential(&login(&office, "install", &office.credential().await?).await?).await?;
     let token = install::controller_token(&office.admin().await?).await?;
     let controller = login(&office, "controller", &token).await?;
+    an_editor(&office).await?;
     the_controller(&controller).await?;
+    the_controller_and_objects_of_people(&controller).await;
     the_controller_and_certificates(&controller, &office.admin().await?).await
 }
 
@@ -131,6 +134,34 @@ async fn people(admin: &Client) {
     );
 }
 
+/// An editor may write all metadata of a virtual machine, yet not let go what a node still holds.
+async fn an_editor(office: &Office) -> Result<()> {
+    let admin = office.admin().await?;
+    let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), "default");
+    let editor = json!({"metadata": {"name": "editor"}});
+    accounts.create(&PostParams::default(), &serde_json::from_value(editor)?).await.context("no account")?;
+    let bindings: Api<RoleBinding> = Api::namespaced(admin.clone(), "default");
+    let edit = json!({
+        "metadata": {"name": "editor"},
+        "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "ServiceAccount", "name": "editor", "namespace": "default"}],
+    });
+    bindings.create(&PostParams::default(), &serde_json::from_value(edit)?).await.context("no right")?;
+    let client = login(office, "editor", &install::account_token(&admin, "default", "editor").await?).await?;
+    let machines: Api<VirtualMachine> = Api::namespaced(client, "default");
+    let stripped = merge(json!({"metadata": {"finalizers": null}}));
+    wait(office, "the right of the editor", async || {
+        let outcome = machines.patch("on-a", &PatchParams::default(), &merge(json!({}))).await;
+        Ok(outcome.is_ok().then_some(()))
+    })
+    .await?;
+    says(
+        machines.patch("on-a", &PatchParams::default(), &stripped).await,
+        "takes the finalizer holdfast.dev/controller off",
+    );
+    Ok(())
+}
+
 async fn the_install_credential(client: &Client) -> Result<()> {
     let requests: Api<NodeEnrolment> = Api::all(client.clone());
     let key = rcgen::KeyPair::generate().context("no key")?;
@@ -175,6 +206,26 @@ async fn the_controller(client: &Client) -> Result<()> {
         "not currently held",
     );
     Ok(())
+}
+
+async fn the_controller_and_objects_of_people(client: &Client) {
+    let usual = PatchParams::default();
+    let machines: Api<VirtualMachine> = Api::namespaced(client.clone(), "default");
+    let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "none", "uid": "none"}]);
+    for (change, sentence) in [
+        (json!({"spec": {"runStrategy": "Halted"}}), "does not change the spec of a virtual machine"),
+        (json!({"metadata": {"ownerReferences": owner}}), "gives no owner"),
+    ] {
+        says(machines.patch("on-a", &usual, &merge(change)).await, sentence);
+    }
+    let nodes: Api<HypervisorNode> = Api::all(client.clone());
+    for (change, sentence) in [
+        (json!({"discard": ["one"]}), "spec.discard of a HypervisorNode is written by people only"),
+        (json!({"unschedulable": true}), "are written by people only"),
+        (json!({"cpuOvercommit": 32}), "are written by people only"),
+    ] {
+        says(nodes.patch("a", &usual, &merge(json!({ "spec": change }))).await, sentence);
+    }
 }
 
 async fn the_controller_and_certificates(client: &Client, admin: &Client) -> Result<()> {
