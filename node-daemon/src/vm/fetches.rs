@@ -1,4 +1,10 @@
-//! Downloads under way: one task per image, whoever waits for it.
+//! Downloads under way: one task per image, whoever waits for it, and a few at a time.
+//!
+//! ```text
+//! begin ─▶ Waiting ──turn──▶ Running ──▶ in the cache, and forgotten here
+//!             ▲                 └──────▶ Failed ──pause over, begin──▶ Waiting
+//!             └─────────────────────────────────────────────────────────┘
+//! ```
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +15,10 @@ use tokio::sync::{Notify, watch};
 use super::observed::Obstacle;
 use crate::image::{Cache, Digest, Format, Progress, Source};
 use crate::retry::Retry;
+
+/// Downloads at a time. Each holds two blocking threads and a connection for as long as its server likes, so without a
+/// bound slow servers would take the threads that everybody's steps need; and four fill whatever link a site has.
+const AT_ONCE: usize = 4;
 
 /// What shall be fetched.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,6 +34,8 @@ pub(crate) struct Wanted {
 /// How a download stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fetch {
+    /// Others have their turn first.
+    Waiting,
     /// On its way.
     Running(Progress),
     /// It failed, and is not to be tried again yet.
@@ -48,6 +60,7 @@ struct Task {
 }
 
 enum State {
+    Waiting { since: Instant },
     Running(watch::Receiver<Progress>),
     Failed { obstacle: Obstacle, again: Instant },
 }
@@ -63,18 +76,27 @@ impl Fetches {
         &self.0.cache
     }
 
-    /// Starts a download, unless it runs or failed for good. Repeats nothing that is under way.
+    /// Asks for a download, unless it runs, waits or failed for good. It starts when it has its turn.
     pub(crate) fn begin(&self, wanted: Wanted) {
         let mut tasks = self.lock();
         tasks.retain(|digest, task| *digest == wanted.digest || task.lasts());
         if tasks.get(&wanted.digest).is_some_and(|task| task.holds(&wanted)) {
             return;
         }
-        let (sender, progress) = watch::channel(Progress::default());
         let last = tasks.remove(&wanted.digest).and_then(|task| task.trouble(&wanted).cloned());
-        tasks.insert(wanted.digest, Task { wanted: wanted.clone(), state: State::Running(progress), last });
-        let fetches = self.clone();
-        tokio::spawn(async move { fetches.run(wanted, sender).await });
+        let state = State::Waiting { since: Instant::now() };
+        tasks.insert(wanted.digest, Task { wanted, state, last });
+        self.admit(&mut tasks);
+    }
+
+    /// Starts those whose turn it is.
+    fn admit(&self, tasks: &mut HashMap<Digest, Task>) {
+        while let Some(task) = next(tasks) {
+            let (sender, progress) = watch::channel(Progress::default());
+            task.state = State::Running(progress);
+            let (fetches, wanted) = (self.clone(), task.wanted.clone());
+            tokio::spawn(async move { fetches.run(wanted, sender).await });
+        }
     }
 
     /// How the download of exactly this stands; `None` where a new attempt is due.
@@ -82,6 +104,7 @@ impl Fetches {
         let tasks = self.lock();
         let task = tasks.get(&wanted.digest).filter(|task| task.holds(wanted))?;
         Some(match &task.state {
+            State::Waiting { .. } => Fetch::Waiting,
             State::Running(progress) => Fetch::Running(*progress.borrow()),
             State::Failed { obstacle, .. } => Fetch::Failed(obstacle.clone()),
         })
@@ -97,7 +120,7 @@ impl Fetches {
     pub(crate) fn running(&self) -> Vec<(Digest, Progress)> {
         let progress = |(digest, task): (&Digest, &Task)| match &task.state {
             State::Running(progress) => Some((*digest, *progress.borrow())),
-            State::Failed { .. } => None,
+            State::Waiting { .. } | State::Failed { .. } => None,
         };
         self.lock().iter().filter_map(progress).collect()
     }
@@ -110,19 +133,23 @@ impl Fetches {
     async fn run(&self, wanted: Wanted, progress: watch::Sender<Progress>) {
         let Wanted { source, digest, format } = &wanted;
         let begun = Instant::now();
-        match self.0.cache.fetch(source, digest, *format, &progress).await {
+        let outcome = self.0.cache.fetch(source, digest, *format, &progress).await;
+        let mut tasks = self.lock();
+        match outcome {
             Ok(image) => {
                 let took_us = begun.elapsed().as_micros();
                 tracing::info!(digest = %digest, bytes = image.bytes, took_us, "image verified");
-                self.lock().remove(digest);
+                tasks.remove(digest);
             }
             Err(error) => {
                 let obstacle = obstacle(&error);
                 tracing::warn!(digest = %digest, reason = obstacle.reason, error = obstacle.message, "image not fetched");
                 let state = State::Failed { again: again(obstacle.retry), obstacle };
-                self.lock().insert(*digest, Task { wanted: wanted.clone(), state, last: None });
+                tasks.insert(*digest, Task { wanted: wanted.clone(), state, last: None });
             }
         }
+        self.admit(&mut tasks);
+        drop(tasks);
         // One supervisor waits, and it may be busy at this moment: this is kept for it.
         self.0.ended.notify_one();
     }
@@ -133,10 +160,10 @@ impl Fetches {
 }
 
 impl Task {
-    /// Whether it still says anything: it runs, or its failure is recent.
+    /// Whether it still says anything: it waits, it runs, or its failure is recent.
     fn lasts(&self) -> bool {
         match &self.state {
-            State::Running(_) => true,
+            State::Waiting { .. } | State::Running(_) => true,
             State::Failed { again, .. } => Instant::now() < *again,
         }
     }
@@ -145,7 +172,7 @@ impl Task {
     /// for the same source and format, and only until its time is up.
     fn holds(&self, wanted: &Wanted) -> bool {
         match &self.state {
-            State::Running(_) => true,
+            State::Waiting { .. } | State::Running(_) => true,
             State::Failed { again, .. } => self.wanted == *wanted && Instant::now() < *again,
         }
     }
@@ -153,10 +180,22 @@ impl Task {
     fn trouble(&self, wanted: &Wanted) -> Option<&Obstacle> {
         match &self.state {
             _ if self.wanted != *wanted => None,
-            State::Running(_) => self.last.as_ref(),
+            State::Waiting { .. } | State::Running(_) => self.last.as_ref(),
             State::Failed { obstacle, .. } => Some(obstacle),
         }
     }
+}
+
+/// Whose turn it is: whoever has waited longest, while fewer than allowed run.
+fn next(tasks: &mut HashMap<Digest, Task>) -> Option<&mut Task> {
+    if tasks.values().filter(|task| matches!(task.state, State::Running(_))).count() >= AT_ONCE {
+        return None;
+    }
+    let waiting = tasks.values_mut().filter_map(|task| match task.state {
+        State::Waiting { since } => Some((since, task)),
+        State::Running(_) | State::Failed { .. } => None,
+    });
+    waiting.min_by_key(|(since, _)| *since).map(|(_, task)| task)
 }
 
 fn obstacle(error: &crate::image::Error) -> Obstacle {
@@ -173,3 +212,7 @@ fn again(retry: Retry) -> Instant {
     };
     Instant::now() + pause
 }
+
+#[cfg(test)]
+#[path = "fetches_tests.rs"]
+mod tests;

@@ -172,6 +172,7 @@ fn image(
     }
     match context.fetches.state(&wanted) {
         None => (Image::Fetchable(wanted.digest), None),
+        Some(Fetch::Waiting) => (Image::Fetching(wanted.digest), None),
         Some(Fetch::Running(progress)) => (Image::Fetching(wanted.digest), Some(progress)),
         Some(Fetch::Failed(obstacle)) => (Image::Unavailable(obstacle), None),
     }

@@ -32,7 +32,7 @@ pub(crate) struct Report<'a> {
     pub(crate) outcome: Outcome<'a>,
     /// Addresses of the guest.
     pub(crate) addresses: Vec<Address>,
-    /// A download under way.
+    /// A download under way; none while it waits for its turn.
     pub(crate) progress: Option<Progress>,
     /// What a seed would be made from now, where it is known.
     pub(crate) inputs: pending::Inputs<'a>,
@@ -175,6 +175,12 @@ fn ready(report: &Report, obstacle: Option<&Obstacle>) -> Finding {
             "the guest is frozen because a disk could not be written: free space on the node; it continues by itself",
         ),
         (domain, Outcome::Plan(Plan::Converged)) => converged(domain),
+        (_, Outcome::Plan(Plan::Wait { on: On::Image, .. })) if report.progress.is_none() => Finding::new(
+            c::READY,
+            false,
+            "DownloadQueued",
+            "the image waits for its turn, because the node fetches a few at a time; its download begins by itself",
+        ),
         (_, Outcome::Plan(Plan::Wait { on, .. })) => waiting(*on),
         _ => Finding::new(c::READY, false, "Progressing", "the node is at work on it"),
     }

@@ -28,6 +28,14 @@ fn told(world: &World, plan: &Plan, addresses: Vec<Address>) -> VirtualMachineSt
     })
 }
 
+#[test]
+fn an_image_that_waits_for_its_turn_says_so() {
+    let wait = Plan::Wait { on: On::Image, until: std::time::Duration::ZERO };
+    let status = told(&world(RunStrategy::Always), &wait, Vec::new());
+    assert_eq!(is(&status, c::READY), pair("False", "DownloadQueued"));
+    assert_eq!(is(&status, c::RECONCILING), pair("True", "DownloadQueued"));
+}
+
 fn is(status: &VirtualMachineStatus, type_: &str) -> (String, String) {
     let found = c::find(&status.conditions, type_).unwrap();
     (found.status.clone(), found.reason.clone())
