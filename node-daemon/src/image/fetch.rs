@@ -14,6 +14,9 @@ use super::{Cache, Digest, Error, Format, Image, Progress, Source, Url, http, in
 
 /// Progress moves in steps of this size, so that watching it costs nothing.
 const REPORT_BYTES: u64 = 1 << 20;
+/// After so many bytes the free space is looked at again: seldom enough to cost nothing, often enough that a reserve of
+/// any useful size is not used up between two looks, however many transfers and guests write at the same time.
+const LOOK_BYTES: u64 = 4 << 20;
 
 /// What a transfer ended with: a complete, synced partial file.
 struct Received {
@@ -107,8 +110,10 @@ impl<'a> Transfer<'a> {
     ) -> Result<(), Error> {
         let mut received = opened.start;
         while let Some(bytes) = opened.next(received).await? {
+            let before = received;
             received += bytes.len() as u64;
             self.check_size(received, || http::shown(url))?;
+            self.check_reserve(before, received)?;
             if intake.push(bytes).await.is_err() {
                 // The disk failed; finishing the intake says how.
                 return Ok(());
@@ -145,8 +150,10 @@ impl<'a> Transfer<'a> {
         loop {
             let (rest, bytes) = local::next(file, path).await?;
             file = rest;
+            let before = passed;
             passed += bytes.len() as u64;
             self.check_size(passed, || path.display().to_string())?;
+            self.check_reserve(before, passed)?;
             if bytes.is_empty() || intake.push(bytes).await.is_err() {
                 return Ok(());
             }
@@ -195,7 +202,13 @@ impl<'a> Transfer<'a> {
         if bytes > limit { Err(Error::TooLarge { at: at(), limit }) } else { Ok(()) }
     }
 
-    /// Refuses before the first byte what cannot fit; what is announced by nobody fails while writing.
+    /// What the source did not announce, and what others write meanwhile, must not reach the reserve either: at a full
+    /// disk the guests freeze.
+    fn check_reserve(&self, before: u64, now: u64) -> Result<(), Error> {
+        if before / LOOK_BYTES == now / LOOK_BYTES { Ok(()) } else { self.check_free(0) }
+    }
+
+    /// Refuses what cannot fit beside the reserve.
     fn check_free(&self, wanted: u64) -> Result<(), Error> {
         let stat = statvfs(&self.cache.dir).map_err(|errno| self.storage(errno.into()))?;
         let free = stat.blocks_available().saturating_mul(stat.fragment_size());

@@ -75,18 +75,40 @@ async fn an_image_that_cannot_fit_is_refused_before_the_first_byte() {
     assert_eq!((full.reason(), full.retry()), ("DiskFull", Retry::Later));
 }
 
-/// On a real filesystem of 4 MiB, in a mount namespace of the test's own thread, which its blocking threads share.
 #[test]
 fn a_disk_that_fills_during_import_is_reported_and_left_usable() {
     let body = raw_image(8 << 20);
+    on_a_small_disk("size=4m", 0, async move |cache, images| fills_and_recovers(cache, &images, body).await);
+}
+
+#[test]
+fn an_import_of_unknown_length_stops_at_the_reserve() {
+    let body = raw_image(12 << 20);
+    on_a_small_disk("size=24m", 16 << 20, async move |cache, images| {
+        let digest = digest_of(&body);
+        let site = Site::start(move |_| super::server::say("200 OK", &body)).await;
+        let source = Source::Http(site.url("/disk"));
+        let full = cache.fetch(&source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap_err();
+        assert_eq!((full.reason(), full.retry()), ("DiskFull", Retry::Later), "{full}");
+        mount_tmpfs(&images, "size=64m", MsFlags::MS_REMOUNT);
+        cache.fetch(&source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap();
+    });
+}
+
+/// A cache on a real filesystem, in a mount namespace of the test's own thread, which its blocking threads share.
+fn on_a_small_disk(
+    options: &'static str,
+    reserve_bytes: u64,
+    body: impl AsyncFnOnce(Cache, PathBuf) + Send + 'static,
+) {
     let test = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).expect("peer missing: root rights");
-        let bench = Bench::new();
+        let bench = Bench::with(|rules| rules.reserve_bytes = reserve_bytes);
         let images = bench.dir.path().join("images");
-        mount_tmpfs(&images, "size=4m", MsFlags::empty());
+        mount_tmpfs(&images, options, MsFlags::empty());
         let cache = Cache::open(&images, bench.cache.rules.clone()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(fills_and_recovers(cache, &images, body));
+        runtime.block_on(body(cache, images));
     });
     test.join().unwrap();
 }
