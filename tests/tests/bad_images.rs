@@ -2,6 +2,8 @@
 
 #[path = "bad_images/cases.rs"]
 mod cases;
+#[path = "bad_images/disk_full.rs"]
+mod disk_full;
 #[path = "bad_images/image_files.rs"]
 mod image_files;
 
@@ -124,6 +126,18 @@ async fn refused_on_loopback(story: &Story<'_>, image: &Value) -> Result<()> {
     ensure!(sentence.contains("127.0.0.1 is a loopback address, which this node does not"), "{sentence}");
     ensure!(story.site.images().seen("loopback/here").is_empty(), "the node asked all the same");
     machine.wait_condition("Stalled", "True", SOON).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_during_an_import_is_named_within_seconds_and_the_import_goes_on_by_itself()
+-> Result<()> {
+    story::tell_alone("full", async |story| {
+        disk_full::cover_image_cache(story).await?;
+        let outcome = disk_full::fills_and_is_freed(story).await;
+        disk_full::uncover_image_cache(story).await?;
+        outcome
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
