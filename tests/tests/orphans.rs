@@ -266,3 +266,24 @@ async fn a_namespace_with_running_guests_deletes_cleanly() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_a_removal_left_behind_is_an_orphan_until_a_person_discards_it() -> Result<()> {
+    story::tell_alone("leftover", async |story| {
+        let uid = "6f1c5a52-93d1-4a0e-9a7e-2b1f0c8d4e11";
+        let folder = story.site.member("a").await?.host().outside(&format!("/var/lib/holdfast/vms/{uid}"));
+        files::create_folder(&folder)?;
+        files::write(&folder.join("disk-root.qcow2"), "what a guest wrote")?;
+        wait_orphan(story, "a", uid).await?;
+        ensure!(folder.exists(), "nothing goes without a person's word");
+        change_node(story, "a", json!({"discard": [uid]})).await?;
+        wait_for("the folder to be gone", SOON, async || {
+            Ok(if folder.exists() { Look::NotYet("still there".to_owned()) } else { Look::Done(()) })
+        })
+        .await?;
+        let gone = |status: &HypervisorNodeStatus| !status.orphans.iter().any(|orphan| orphan.uid == uid);
+        wait_node(story, "a", &format!("{uid} no orphan any more"), gone).await?;
+        change_node(story, "a", json!({"discard": []})).await
+    })
+    .await
+}

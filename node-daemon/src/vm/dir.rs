@@ -89,6 +89,12 @@ pub(crate) fn all(state: &Path) -> PathBuf {
     state.join("vms")
 }
 
+/// Bytes that the files in this virtual machine's folder hold or promise; what cannot be read counts as nothing.
+pub(crate) fn bytes(state: &Path, uid: Uuid) -> u64 {
+    let files = fs::read_dir(VmDir::new(state, uid).path()).into_iter().flatten().flatten();
+    files.filter_map(|file| Some(file.metadata().ok()?.len())).fold(0, u64::saturating_add)
+}
+
 /// UIDs of all folders there; anything else in it is left alone.
 pub(crate) fn uids(state: &Path) -> io::Result<Vec<Uuid>> {
     let entries = match fs::read_dir(all(state)) {

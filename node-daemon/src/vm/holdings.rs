@@ -22,12 +22,20 @@ pub(crate) struct Held {
     pub(crate) domains: BTreeMap<Uuid, Record>,
     /// Folders of virtual machines, with or without a domain.
     pub(crate) folders: BTreeSet<Uuid>,
+    /// Domains that are not ours, or no longer say so.
+    pub(crate) foreign: BTreeSet<Uuid>,
 }
 
 impl Held {
     /// UIDs of all of them.
     pub(crate) fn uids(&self) -> BTreeSet<Uuid> {
         self.domains.keys().chain(&self.folders).copied().collect()
+    }
+
+    /// Folders that no domain belongs to, whosever it is, and no object: what a crash in the middle of a removal leaves.
+    pub(crate) fn unclaimed(&self, has_object: impl Fn(&Uuid) -> bool) -> BTreeSet<Uuid> {
+        let domain = |uid: &Uuid| self.domains.contains_key(uid) || self.foreign.contains(uid);
+        self.folders.iter().filter(|uid| !domain(uid) && !has_object(uid)).copied().collect()
     }
 
     /// UUIDs of the networks they are connected to.
@@ -43,46 +51,61 @@ impl Held {
 
 /// Looks at libvirt and the state folder.
 pub(crate) async fn look(context: &Context) -> Result<Held, libvirt::Error> {
-    let record = |domain: &libvirt::Domain| match observe::read(domain) {
-        Domain::Ours { record, .. } => Some((domain.uuid, *record)),
-        Domain::Absent | Domain::Foreign => None,
-    };
-    let domains = context.libvirt.domains().await?.iter().filter_map(record).collect();
+    let (mut domains, mut foreign) = (BTreeMap::new(), BTreeSet::new());
+    for domain in context.libvirt.domains().await? {
+        match observe::read(&domain) {
+            Domain::Ours { record, .. } => drop(domains.insert(domain.uuid, *record)),
+            Domain::Absent | Domain::Foreign => drop(foreign.insert(domain.uuid)),
+        }
+    }
     let folders = dir::uids(&context.state_dir).unwrap_or_else(|error| {
         tracing::error!(%error, "could not list the folders of virtual machines");
         Vec::new()
     });
-    Ok(Held { domains, folders: folders.into_iter().collect() })
+    Ok(Held { domains, folders: folders.into_iter().collect(), foreign })
 }
 
 /// What the node reports of it.
 pub(crate) fn holdings(context: &Context, held: &Held, versions: Option<HypervisorVersions>) -> Holdings {
-    let orphans: Vec<_> =
-        held.domains.iter().filter(|(uid, record)| is_orphan(context, **uid, record)).collect();
-    let is_orphan = |uid: &Uuid| orphans.iter().any(|(orphan, _)| *orphan == uid);
+    let orphans = orphans(context, held);
+    let others = held.uids().into_iter().filter(|uid| !orphans.contains_key(uid));
     Holdings {
-        virtual_machines: held
-            .uids()
-            .into_iter()
-            .filter(|uid| !is_orphan(uid))
-            .map(|uid| uid.to_string())
-            .collect(),
-        orphans: orphans.iter().map(|(uid, record)| orphan(**uid, record)).collect(),
+        virtual_machines: others.map(|uid| uid.to_string()).collect(),
+        orphans: orphans.values().cloned().collect(),
         images: images(context),
         hypervisor: versions,
     }
 }
 
 /// Ours, and no object asks for it, as far as the API can tell now: its namespace is listed whole, or not served at all.
-fn is_orphan(context: &Context, uid: Uuid, record: &Record) -> bool {
+/// A folder does not tell its namespace, so there all of them have to be listed.
+fn orphans(context: &Context, held: &Held) -> BTreeMap<Uuid, Orphan> {
     let objects = &context.objects;
-    if objects.virtual_machine(&uid.to_string()).is_some() || !objects.reachable() {
-        return false;
-    }
     let own = objects.own();
     let own = own.borrow();
-    let Some(status) = own.as_ref().and_then(|node| node.status.as_ref()) else { return false };
-    !status.namespaces.contains(&record.namespace) || objects.synced(&record.namespace)
+    let Some(status) = own.as_ref().and_then(|node| node.status.as_ref()).filter(|_| objects.reachable())
+    else {
+        return BTreeMap::new();
+    };
+    let has_object = |uid: &Uuid| objects.virtual_machine(&uid.to_string()).is_some();
+    let listed = |namespace: &String| !status.namespaces.contains(namespace) || objects.synced(namespace);
+    let domains = held.domains.iter().filter(|(uid, record)| !has_object(uid) && listed(&record.namespace));
+    let mut orphans: BTreeMap<_, _> = domains.map(|(uid, record)| (*uid, orphan(*uid, record))).collect();
+    if status.namespaces.iter().all(listed) {
+        let folders = held.unclaimed(has_object).into_iter();
+        orphans.extend(folders.map(|uid| (uid, leftover(uid, dir::bytes(&context.state_dir, uid)))));
+    }
+    orphans
+}
+
+/// An orphan of which nothing but the folder is left: it runs no more, and only its disks take room.
+fn leftover(uid: Uuid, bytes: u64) -> Orphan {
+    Orphan {
+        uid: uid.to_string(),
+        name: "unknown, only its folder is left".to_owned(),
+        storage: Quantity::from_bytes(bytes),
+        ..Orphan::default()
+    }
 }
 
 fn orphan(uid: Uuid, record: &Record) -> Orphan {
@@ -150,4 +173,17 @@ fn under_way(digest: Digest, progress: Progress) -> CachedImage {
 
 fn count(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_unclaimed_without_a_domain_of_anybody_and_without_an_object() {
+        let uids = [1, 2, 3].map(Uuid::from_u128);
+        let [left, made, foreign] = uids;
+        let held = Held { folders: uids.into(), foreign: BTreeSet::from([foreign]), ..Held::default() };
+        assert_eq!(held.unclaimed(|uid| *uid == made), BTreeSet::from([left]));
+    }
 }
