@@ -176,14 +176,17 @@ impl Supervisor {
     }
 
     /// Removes networks and images nobody uses. What a virtual machine that is being made will use is not known to
-    /// libvirt yet: the networks remember for a while what was asked of them, and no image goes while a folder has no
-    /// domain.
+    /// libvirt yet: the networks remember for a while what was asked of them, and the digests are pinned in the status of
+    /// its object. Where a folder has neither domain nor object nobody knows what its disks stand on, so all stay.
     async fn collect(&mut self, held: &Held) {
         if let Err(error) = self.context.networks.collect(&held.networks()).await {
             tracing::warn!(error = super::sentence(&error), "unused networks not removed");
         }
-        let making = held.folders.iter().any(|uid| !held.domains.contains_key(uid));
-        if !making && self.unused.0.elapsed() >= IMAGES && self.context.objects.reachable() {
+        let has_object = |uid: &Uuid| self.context.objects.virtual_machine(&uid.to_string()).is_some();
+        if held.unclaimed(has_object).is_empty()
+            && self.unused.0.elapsed() >= IMAGES
+            && self.context.objects.reachable()
+        {
             self.collect_images(held);
         }
     }
