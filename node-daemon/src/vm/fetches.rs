@@ -13,12 +13,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use super::observed::Obstacle;
-use crate::image::{Cache, Digest, Format, Progress, Source};
+use crate::image::{self, Cache, Digest, Format, Progress, Source};
 use crate::retry::Retry;
 
 /// Downloads at a time. Each holds two blocking threads and a connection for as long as its server likes, so without a
 /// bound slow servers would take the threads that everybody's steps need; and four fill whatever link a site has.
 const AT_ONCE: usize = 4;
+
+/// Before a download that broke off goes on: as long as a proxy or a link takes to come back.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
+/// Before one is tried again that needs somebody's work elsewhere.
+const LATER: Duration = Duration::from_secs(20);
+/// Before one that gets no further is tried again: longer would hide that the server was mended.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
 /// What shall be fetched.
 #[derive(Clone, PartialEq, Eq)]
@@ -55,8 +62,18 @@ struct Inner {
 struct Task {
     wanted: Wanted,
     state: State,
-    /// Why the attempt before this one failed.
+    past: Past,
+}
+
+/// The attempts before the present one.
+#[derive(Clone, Default)]
+struct Past {
+    /// Why the last one failed.
     last: Option<Obstacle>,
+    /// The most bytes one of them had when it broke off.
+    best: u64,
+    /// How many in a row broke off without getting further than that.
+    idle: u32,
 }
 
 enum State {
@@ -83,9 +100,10 @@ impl Fetches {
         if tasks.get(&wanted.digest).is_some_and(|task| task.holds(&wanted)) {
             return;
         }
-        let last = tasks.remove(&wanted.digest).and_then(|task| task.trouble(&wanted).cloned());
+        let before = tasks.remove(&wanted.digest).filter(|task| task.wanted == wanted);
+        let past = before.map(|task| task.past).unwrap_or_default();
         let state = State::Waiting { since: Instant::now() };
-        tasks.insert(wanted.digest, Task { wanted, state, last });
+        tasks.insert(wanted.digest, Task { wanted, state, past });
         self.admit(&mut tasks);
     }
 
@@ -142,10 +160,9 @@ impl Fetches {
                 tasks.remove(digest);
             }
             Err(error) => {
-                let obstacle = obstacle(&error);
-                tracing::warn!(digest = %digest, reason = obstacle.reason, error = obstacle.message, "image not fetched");
-                let state = State::Failed { again: again(obstacle.retry), obstacle };
-                tasks.insert(*digest, Task { wanted: wanted.clone(), state, last: None });
+                if let Some(task) = tasks.get_mut(digest) {
+                    task.fail(&error);
+                }
             }
         }
         self.admit(&mut tasks);
@@ -160,11 +177,29 @@ impl Fetches {
 }
 
 impl Task {
-    /// Whether it still says anything: it waits, it runs, or its failure is recent.
+    fn fail(&mut self, error: &image::Error) {
+        let mut obstacle =
+            Obstacle { reason: error.reason(), message: super::sentence(error), retry: error.retry() };
+        tracing::warn!(digest = %self.wanted.digest, reason = obstacle.reason, error = obstacle.message, "image not fetched");
+        if let image::Error::Interrupted { bytes, .. } = error {
+            self.past.broke_off(*bytes);
+        }
+        let pause = pause(obstacle.retry, self.past.idle);
+        if obstacle.retry == Retry::Soon && pause >= LATER {
+            // It does not pass within seconds any more: worth an event, and no look every few seconds.
+            obstacle.retry = Retry::Later;
+        }
+        let again = Instant::now() + pause;
+        self.past.last = Some(obstacle.clone());
+        self.state = State::Failed { obstacle, again };
+    }
+
+    /// Whether it still says anything: it waits, it runs, or its failure is recent. The past of an attempt is kept for a
+    /// while after the next one is due, since whoever wants it looks in only now and then.
     fn lasts(&self) -> bool {
         match &self.state {
             State::Waiting { .. } | State::Running(_) => true,
-            State::Failed { again, .. } => Instant::now() < *again,
+            State::Failed { again, .. } => Instant::now() < *again + LONGEST_PAUSE,
         }
     }
 
@@ -178,11 +213,15 @@ impl Task {
     }
 
     fn trouble(&self, wanted: &Wanted) -> Option<&Obstacle> {
-        match &self.state {
-            _ if self.wanted != *wanted => None,
-            State::Waiting { .. } | State::Running(_) => self.last.as_ref(),
-            State::Failed { obstacle, .. } => Some(obstacle),
-        }
+        self.past.last.as_ref().filter(|_| self.wanted == *wanted)
+    }
+}
+
+impl Past {
+    /// An attempt broke off with so many bytes.
+    fn broke_off(&mut self, bytes: u64) {
+        self.idle = if bytes > self.best { 0 } else { self.idle.saturating_add(1) };
+        self.best = self.best.max(bytes);
     }
 }
 
@@ -198,19 +237,18 @@ fn next(tasks: &mut HashMap<Digest, Task>) -> Option<&mut Task> {
     waiting.min_by_key(|(since, _)| *since).map(|(_, task)| task)
 }
 
-fn obstacle(error: &crate::image::Error) -> Obstacle {
-    Obstacle { reason: error.reason(), message: super::sentence(error), retry: error.retry() }
-}
-
-/// A full disk or a silent server is asked again soon enough to notice its recovery, seldom enough not to harm it; what
-/// only another object can mend is forgotten after an hour, so that the failures of a month do not pile up.
-fn again(retry: Retry) -> Instant {
-    let pause = match retry {
-        Retry::Soon => Duration::from_secs(2),
-        Retry::Later => Duration::from_secs(20),
+/// How long until the next attempt.
+///
+/// A full disk or a silent server is asked again soon enough to notice its recovery, seldom enough not to harm it. A
+/// download that broke off goes on at once, unless it gets no further: a server that always cuts at the same byte would
+/// be read from its start for ever. What only another object can mend is forgotten after an hour, so that the failures
+/// of a month do not pile up.
+fn pause(retry: Retry, idle: u32) -> Duration {
+    match retry {
+        Retry::Soon => (SHORTEST_PAUSE * 2_u32.saturating_pow(idle)).min(LONGEST_PAUSE),
+        Retry::Later => LATER,
         Retry::OnChange => Duration::from_secs(3600),
-    };
-    Instant::now() + pause
+    }
 }
 
 #[cfg(test)]

@@ -62,3 +62,30 @@ async fn silent_servers_take_a_few_turns_and_whoever_waits_comes_next() {
         assert_eq!(bench.failure(wanted).await.reason, "DownloadStalled");
     }
 }
+
+#[test]
+fn a_download_that_gets_no_further_is_tried_ever_more_seldom() {
+    let mut past = Past::default();
+    let mut pauses = Vec::new();
+    for bytes in [100, 100, 100, 100, 200, 200] {
+        past.broke_off(bytes);
+        pauses.push(pause(Retry::Soon, past.idle).as_secs());
+    }
+    assert_eq!(pauses, [2, 4, 8, 16, 2, 4]);
+    assert_eq!(pause(Retry::Soon, 60), LONGEST_PAUSE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_remembers_the_ones_before_it() {
+    let (bench, wanted) = (Bench::new(), wanted(1, "http://127.0.0.1:1/disk"));
+    bench.fetches.begin(wanted.clone());
+    assert_eq!(bench.failure(&wanted).await.reason, "SourceUnavailable");
+    let mut tasks = bench.fetches.lock();
+    let task = tasks.get_mut(&wanted.digest).unwrap();
+    task.past.broke_off(100);
+    task.state = State::Failed { obstacle: task.past.last.clone().unwrap(), again: Instant::now() };
+    drop(tasks);
+    bench.fetches.begin(wanted.clone());
+    assert_eq!(bench.fetches.lock().get(&wanted.digest).unwrap().past.best, 100);
+    assert!(bench.fetches.trouble(&wanted).unwrap().contains("127.0.0.1:1/disk could not be read"));
+}

@@ -20,6 +20,8 @@ pub(crate) struct Memory {
     pub(crate) progress: Option<Progress>,
     /// Reason of the obstacle that was told last, so that an event marks a transition.
     pub(crate) told: Option<&'static str>,
+    /// Whether it was told that an image is fetched, since the guest last started: further attempts are no story.
+    pub(crate) told_fetch: bool,
     /// Which Secrets its seed would be made from now, and when that was looked up.
     pub(crate) secrets: Option<(Instant, SeedStatus)>,
     /// When the guest was first seen running without an address.
@@ -53,6 +55,7 @@ impl Memory {
                 Step::Resume => self.resumed = Some(Instant::now()),
                 Step::Start { .. } => {
                     (self.stop_begun, self.asked, self.nameless_since) = (None, None, None);
+                    self.told_fetch = false;
                     // A new seed may be younger than what was looked up.
                     self.secrets = None;
                 }

@@ -75,7 +75,7 @@ pub(crate) async fn reconcile(context: &Context, uid: Uuid, memory: &mut Memory)
                     ending = Ending::Failed(obstacle);
                     break;
                 }
-                report::tell(context, &judged, &steps, seen);
+                report::tell(context, &judged, &steps, memory, seen);
             }
             plan => {
                 ending = Ending::Plan(plan);

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::goal::Judged;
 use super::memory::Memory;
 use super::observed::{Domain, Obstacle, PausedBy, State};
-use super::plan::{Goal, Plan, Step};
+use super::plan::{Goal, On, Plan, Step};
 use super::status::{self, Outcome, Report};
 use super::{addresses, inputs, pending};
 use crate::jitter::spread;
@@ -83,7 +83,7 @@ async fn make(
     let ssh_keys = desired.and_then(|desired| inputs::ssh_keys(&context.objects, desired).ok());
     let secrets = secrets(context, judged, memory).await;
     let before = vm.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let waits = matches!(ending, Ending::Plan(Plan::Wait { on: super::plan::On::Image, .. }));
+    let waits = matches!(ending, Ending::Plan(Plan::Wait { on: On::Image, .. }));
     status::status(&Report {
         uid: judged.uid,
         generation: vm.metadata.generation.unwrap_or(0),
@@ -160,16 +160,23 @@ fn retry(retry: Retry) -> Duration {
 }
 
 /// Events mark transitions: what was done…
-pub(crate) fn tell(context: &Context, judged: &Judged, steps: &[Step], seen: Instant) {
+pub(crate) fn tell(context: &Context, judged: &Judged, steps: &[Step], memory: &mut Memory, seen: Instant) {
     let Some(vm) = &judged.object else { return };
-    // A guest frozen by a full disk is let run again and again; that is no story.
-    let by_disk = matches!(judged.domain, Domain::Ours { state: State::Paused(PausedBy::IoError), .. });
-    for step in steps.iter().filter(|step| !(by_disk && **step == Step::Resume)) {
+    for step in steps.iter().filter(|step| is_news(step, &judged.domain, memory)) {
         let Some((reason, note)) = story(step) else { continue };
         let took_us = seen.elapsed().as_micros();
         let (namespace, name) = (&vm.metadata.namespace, &vm.metadata.name);
         tracing::info!(vm = %judged.uid, namespace, name, reason, took_us, "{note}");
         context.objects.event(vm, Severity::Normal, reason, note);
+    }
+}
+
+/// A guest frozen by a full disk is let run again and again, and a download is tried again and again: no story.
+fn is_news(step: &Step, domain: &Domain, memory: &mut Memory) -> bool {
+    match step {
+        Step::Resume => !matches!(domain, Domain::Ours { state: State::Paused(PausedBy::IoError), .. }),
+        Step::FetchImage { .. } => !std::mem::replace(&mut memory.told_fetch, true),
+        _ => true,
     }
 }
 
@@ -204,6 +211,10 @@ fn tell_obstacle(context: &Context, judged: &Judged, ending: &Ending, memory: &m
         (None, Ending::Plan(_)) => None,
     };
     let reason = obstacle.map(|obstacle| obstacle.reason);
+    if matches!(ending, Ending::Plan(Plan::Wait { on: On::Image, .. })) {
+        // Another attempt at what failed before: when it fails in the same way, nothing has changed.
+        return;
+    }
     // What passes within seconds is in the conditions while it lasts, and no story afterwards.
     if let (Some(vm), Some(obstacle)) =
         (&judged.object, obstacle.filter(|obstacle| obstacle.retry != Retry::Soon))
@@ -213,4 +224,18 @@ fn tell_obstacle(context: &Context, judged: &Judged, ending: &Ending, memory: &m
         context.objects.event(vm, Severity::Warning, obstacle.reason, &obstacle.message);
     }
     memory.told = reason;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_attempt_to_fetch_is_told_until_the_guest_has_started() {
+        let (mut memory, fetch) = (Memory::default(), Step::FetchImage { disk: "root".to_owned() });
+        let told = |memory: &mut Memory| is_news(&fetch, &Domain::Absent, memory);
+        assert_eq!([told(&mut memory), told(&mut memory)], [true, false]);
+        memory.before(&[Step::Start { paused: false }]);
+        assert!(told(&mut memory));
+    }
 }
