@@ -39,7 +39,7 @@ pub(crate) use self::inspect::{Error as InspectError, inspect_overlay};
 pub(crate) use reqwest::Url;
 
 /// Where an image comes from: `spec.source`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     /// `http://` or `https://`.
     Http(Url),

@@ -1,34 +1,27 @@
-//! Downloads under way: one task per image, whoever waits for it, and a few at a time.
+//! Downloads under way: one task per image and source, whoever waits for it, and a few at a time.
 //!
 //! ```text
 //! begin ─▶ Waiting ──turn──▶ Running ──▶ in the cache, and forgotten here
 //!             ▲                 └──────▶ Failed ──pause over, begin──▶ Waiting
 //!             └─────────────────────────────────────────────────────────┘
 //! ```
+//!
+//! A source that brings next to nothing keeps its place only while nobody waits for it. `tasks` decides whose turn it
+//! is; here is what that does.
 
-use std::collections::HashMap;
+mod tasks;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use self::tasks::{Failure, State, Tasks};
 use super::observed::Obstacle;
-use crate::image::{self, Cache, Digest, Format, Progress, Source};
-use crate::retry::Retry;
-
-/// Downloads at a time. Each holds two blocking threads and a connection for as long as its server likes, so without a
-/// bound slow servers would take the threads that everybody's steps need; and four fill whatever link a site has.
-const AT_ONCE: usize = 4;
-
-/// Before a download that broke off goes on: as long as a proxy or a link takes to come back.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
-/// Before one is tried again that needs somebody's work elsewhere.
-const LATER: Duration = Duration::from_secs(20);
-/// Before one that gets no further is tried again: longer would hide that the server was mended.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+use crate::image::{Cache, Digest, Format, Image, Progress, Source};
 
 /// What shall be fetched.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Wanted {
     /// From where.
     pub(crate) source: Source,
@@ -55,37 +48,36 @@ pub(crate) struct Fetches(Arc<Inner>);
 
 struct Inner {
     cache: Arc<Cache>,
-    tasks: Mutex<HashMap<Digest, Task>>,
+    pace: Pace,
+    tasks: Mutex<Tasks>,
     ended: Notify,
 }
 
-struct Task {
-    wanted: Wanted,
-    state: State,
-    past: Past,
+/// What a download has to bring so that it keeps its place while others wait for it.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// How long one look at it takes.
+    window: Duration,
+    /// Bytes that have to come meanwhile.
+    bytes: u64,
 }
 
-/// The attempts before the present one.
-#[derive(Clone, Default)]
-struct Past {
-    /// Why the last one failed.
-    last: Option<Obstacle>,
-    /// The most bytes one of them had when it broke off.
-    best: u64,
-    /// How many in a row broke off without getting further than that.
-    idle: u32,
-}
-
-enum State {
-    Waiting { since: Instant },
-    Running(watch::Receiver<Progress>),
-    Failed { obstacle: Obstacle, again: Instant },
+impl Default for Pace {
+    /// 34 KiB a second: less would take a day for an image of 3 GiB. Two minutes bridge a hiccup of the link, and the
+    /// hashing of what an earlier attempt brought, in which nothing comes either.
+    fn default() -> Self {
+        Self { window: Duration::from_secs(120), bytes: 4 << 20 }
+    }
 }
 
 impl Fetches {
     /// Downloads into this cache.
     pub(crate) fn new(cache: Arc<Cache>) -> Self {
-        Self(Arc::new(Inner { cache, tasks: Mutex::default(), ended: Notify::new() }))
+        Self::at_pace(cache, Pace::default())
+    }
+
+    fn at_pace(cache: Arc<Cache>, pace: Pace) -> Self {
+        Self(Arc::new(Inner { cache, pace, tasks: Mutex::default(), ended: Notify::new() }))
     }
 
     /// The cache they go into.
@@ -96,23 +88,16 @@ impl Fetches {
     /// Asks for a download, unless it runs, waits or failed for good. It starts when it has its turn.
     pub(crate) fn begin(&self, wanted: Wanted) {
         let mut tasks = self.lock();
-        tasks.retain(|digest, task| *digest == wanted.digest || task.lasts());
-        if tasks.get(&wanted.digest).is_some_and(|task| task.holds(&wanted)) {
-            return;
-        }
-        let before = tasks.remove(&wanted.digest).filter(|task| task.wanted == wanted);
-        let past = before.map(|task| task.past).unwrap_or_default();
-        let state = State::Waiting { since: Instant::now() };
-        tasks.insert(wanted.digest, Task { wanted, state, past });
+        tasks.ask(wanted, Instant::now());
         self.admit(&mut tasks);
     }
 
     /// Starts those whose turn it is.
-    fn admit(&self, tasks: &mut HashMap<Digest, Task>) {
-        while let Some(task) = next(tasks) {
+    fn admit(&self, tasks: &mut Tasks) {
+        while let Some(wanted) = tasks.next() {
             let (sender, progress) = watch::channel(Progress::default());
-            task.state = State::Running(progress);
-            let (fetches, wanted) = (self.clone(), task.wanted.clone());
+            tasks.start(&wanted, progress);
+            let fetches = self.clone();
             tokio::spawn(async move { fetches.run(wanted, sender).await });
         }
     }
@@ -120,8 +105,7 @@ impl Fetches {
     /// How the download of exactly this stands; `None` where a new attempt is due.
     pub(crate) fn state(&self, wanted: &Wanted) -> Option<Fetch> {
         let tasks = self.lock();
-        let task = tasks.get(&wanted.digest).filter(|task| task.holds(wanted))?;
-        Some(match &task.state {
+        Some(match tasks.current(wanted, Instant::now())? {
             State::Waiting { .. } => Fetch::Waiting,
             State::Running(progress) => Fetch::Running(*progress.borrow()),
             State::Failed { obstacle, .. } => Fetch::Failed(obstacle.clone()),
@@ -130,17 +114,12 @@ impl Fetches {
 
     /// Why the last attempt at exactly this failed, until one succeeds: also while the next one is under way.
     pub(crate) fn trouble(&self, wanted: &Wanted) -> Option<String> {
-        let tasks = self.lock();
-        Some(tasks.get(&wanted.digest)?.trouble(wanted)?.message.clone())
+        self.lock().trouble(wanted).map(|obstacle| obstacle.message.clone())
     }
 
     /// Digest and progress of every download under way.
     pub(crate) fn running(&self) -> Vec<(Digest, Progress)> {
-        let progress = |(digest, task): (&Digest, &Task)| match &task.state {
-            State::Running(progress) => Some((*digest, *progress.borrow())),
-            State::Waiting { .. } | State::Failed { .. } => None,
-        };
-        self.lock().iter().filter_map(progress).collect()
+        self.lock().running().map(|(wanted, progress)| (wanted.digest, *progress.borrow())).collect()
     }
 
     /// Waits until a download has ended, one way or the other.
@@ -149,21 +128,16 @@ impl Fetches {
     }
 
     async fn run(&self, wanted: Wanted, progress: watch::Sender<Progress>) {
-        let Wanted { source, digest, format } = &wanted;
         let begun = Instant::now();
-        let outcome = self.0.cache.fetch(source, digest, *format, &progress).await;
+        let outcome = self.attempt(&wanted, &progress).await;
         let mut tasks = self.lock();
         match outcome {
             Ok(image) => {
                 let took_us = begun.elapsed().as_micros();
-                tracing::info!(digest = %digest, bytes = image.bytes, took_us, "image verified");
-                tasks.remove(digest);
+                tracing::info!(digest = %image.digest, bytes = image.bytes, took_us, "image verified");
+                tasks.forget(&wanted);
             }
-            Err(error) => {
-                if let Some(task) = tasks.get_mut(digest) {
-                    task.fail(&error);
-                }
-            }
+            Err(failure) => tasks.fail(&wanted, &failure, Instant::now()),
         }
         self.admit(&mut tasks);
         drop(tasks);
@@ -171,83 +145,29 @@ impl Fetches {
         self.0.ended.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Task>> {
+    async fn attempt(&self, wanted: &Wanted, progress: &watch::Sender<Progress>) -> Result<Image, Failure> {
+        let fetch = self.0.cache.fetch(&wanted.source, &wanted.digest, wanted.format, progress);
+        tokio::select! {
+            fetched = fetch => fetched.map_err(Failure::Fetch),
+            () = self.overtaken(wanted, progress.subscribe()) => Err(Failure::Overtaken),
+        }
+    }
+
+    /// Returns when this download brings too little and somebody waits for its place.
+    async fn overtaken(&self, wanted: &Wanted, progress: watch::Receiver<Progress>) {
+        let Pace { window, bytes } = self.0.pace;
+        loop {
+            let before = progress.borrow().bytes;
+            tokio::time::sleep(window).await;
+            let gained = progress.borrow().bytes.saturating_sub(before);
+            if gained < bytes && self.lock().somebody_waits_for(wanted) {
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tasks> {
         self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Task {
-    fn fail(&mut self, error: &image::Error) {
-        let mut obstacle =
-            Obstacle { reason: error.reason(), message: super::sentence(error), retry: error.retry() };
-        tracing::warn!(digest = %self.wanted.digest, reason = obstacle.reason, error = obstacle.message, "image not fetched");
-        if let image::Error::Interrupted { bytes, .. } = error {
-            self.past.broke_off(*bytes);
-        }
-        let pause = pause(obstacle.retry, self.past.idle);
-        if obstacle.retry == Retry::Soon && pause >= LATER {
-            // It does not pass within seconds any more: worth an event, and no look every few seconds.
-            obstacle.retry = Retry::Later;
-        }
-        let again = Instant::now() + pause;
-        self.past.last = Some(obstacle.clone());
-        self.state = State::Failed { obstacle, again };
-    }
-
-    /// Whether it still says anything: it waits, it runs, or its failure is recent. The past of an attempt is kept for a
-    /// while after the next one is due, since whoever wants it looks in only now and then.
-    fn lasts(&self) -> bool {
-        match &self.state {
-            State::Waiting { .. } | State::Running(_) => true,
-            State::Failed { again, .. } => Instant::now() < *again + LONGEST_PAUSE,
-        }
-    }
-
-    /// Whether this task stands for that wish: a running one for every source of the same bytes, a failed one only
-    /// for the same source and format, and only until its time is up.
-    fn holds(&self, wanted: &Wanted) -> bool {
-        match &self.state {
-            State::Waiting { .. } | State::Running(_) => true,
-            State::Failed { again, .. } => self.wanted == *wanted && Instant::now() < *again,
-        }
-    }
-
-    fn trouble(&self, wanted: &Wanted) -> Option<&Obstacle> {
-        self.past.last.as_ref().filter(|_| self.wanted == *wanted)
-    }
-}
-
-impl Past {
-    /// An attempt broke off with so many bytes.
-    fn broke_off(&mut self, bytes: u64) {
-        self.idle = if bytes > self.best { 0 } else { self.idle.saturating_add(1) };
-        self.best = self.best.max(bytes);
-    }
-}
-
-/// Whose turn it is: whoever has waited longest, while fewer than allowed run.
-fn next(tasks: &mut HashMap<Digest, Task>) -> Option<&mut Task> {
-    if tasks.values().filter(|task| matches!(task.state, State::Running(_))).count() >= AT_ONCE {
-        return None;
-    }
-    let waiting = tasks.values_mut().filter_map(|task| match task.state {
-        State::Waiting { since } => Some((since, task)),
-        State::Running(_) | State::Failed { .. } => None,
-    });
-    waiting.min_by_key(|(since, _)| *since).map(|(_, task)| task)
-}
-
-/// How long until the next attempt.
-///
-/// A full disk or a silent server is asked again soon enough to notice its recovery, seldom enough not to harm it. A
-/// download that broke off goes on at once, unless it gets no further: a server that always cuts at the same byte would
-/// be read from its start for ever. What only another object can mend is forgotten after an hour, so that the failures
-/// of a month do not pile up.
-fn pause(retry: Retry, idle: u32) -> Duration {
-    match retry {
-        Retry::Soon => (SHORTEST_PAUSE * 2_u32.saturating_pow(idle)).min(LONGEST_PAUSE),
-        Retry::Later => LATER,
-        Retry::OnChange => Duration::from_secs(3600),
     }
 }
 

@@ -179,7 +179,7 @@ fn ready(report: &Report, obstacle: Option<&Obstacle>) -> Finding {
             c::READY,
             false,
             "DownloadQueued",
-            "the image waits for its turn, because the node fetches a few at a time; its download begins by itself",
+            "the image waits for its turn, because the node fetches a few at a time, and from one source at a time; it begins by itself",
         ),
         (_, Outcome::Plan(Plan::Wait { on, .. })) => waiting(*on),
         _ => Finding::new(c::READY, false, "Progressing", "the node is at work on it"),
