@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use self::tasks::{Failure, State, Tasks};
 use super::observed::Obstacle;
+use super::panics::caught;
 use crate::image::{Cache, Digest, Format, Image, Progress, Source};
 
 /// What shall be fetched.
@@ -148,7 +149,7 @@ impl Fetches {
     async fn attempt(&self, wanted: &Wanted, progress: &watch::Sender<Progress>) -> Result<Image, Failure> {
         let fetch = self.0.cache.fetch(&wanted.source, &wanted.digest, wanted.format, progress);
         tokio::select! {
-            fetched = fetch => fetched.map_err(Failure::Fetch),
+            fetched = caught(fetch) => fetched.map_err(Failure::Panicked)?.map_err(Failure::Fetch),
             () = self.overtaken(wanted, progress.subscribe()) => Err(Failure::Overtaken),
         }
     }

@@ -21,6 +21,7 @@ mod mac;
 mod memory;
 mod observe;
 mod observed;
+mod panics;
 mod pending;
 mod plan;
 mod record;

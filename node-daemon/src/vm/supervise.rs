@@ -1,6 +1,6 @@
 //! One task per virtual machine, and a sweep over the whole host.
 //!
-//! A panic ends one task alone; the next sweep starts it again. The sweep finds what no event told: domains without an
+//! A panic ends one pass of one task alone, which then begins again. The sweep finds what no event told: domains without an
 //! object, objects without a domain, networks and images nobody uses any more.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::context::Context;
 use super::holdings::{self, Held};
 use super::memory::Memory;
+use super::panics::survive;
 use super::{observe, reconcile};
 use crate::health::Pulse;
 use crate::image::Digest;
@@ -220,6 +221,10 @@ impl Supervisor {
 
 /// The life of one virtual machine's task.
 async fn drive(context: Arc<Context>, uid: Uuid, nudge: Arc<Notify>) {
+    survive(uid, || live(context.clone(), uid, nudge.clone())).await;
+}
+
+async fn live(context: Arc<Context>, uid: Uuid, nudge: Arc<Notify>) {
     let mut memory = Memory::default();
     while let Some(next) = reconcile(&context, uid, &mut memory).await {
         let _ = tokio::time::timeout(next, nudge.notified()).await;

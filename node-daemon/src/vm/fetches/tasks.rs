@@ -57,6 +57,8 @@ pub(super) enum Failure {
     Fetch(image::Error),
     /// It brought too little while somebody waited for its place.
     Overtaken,
+    /// With a panic of ours, and its text.
+    Panicked(String),
 }
 
 impl Tasks {
@@ -188,6 +190,16 @@ impl Failure {
                     wanted.digest
                 ),
             ),
+            Self::Panicked(panic) => {
+                tracing::error!(digest = %wanted.digest, panic, "a download panicked; please report it");
+                Obstacle::later(
+                    "Internal",
+                    format!(
+                        "the node daemon failed while it fetched image {}: please report what its log says; it tries again by itself",
+                        wanted.digest
+                    ),
+                )
+            }
         }
     }
 }
@@ -295,6 +307,17 @@ mod tests {
         queue.fail(&slow[2], &Failure::Overtaken);
         assert!(queue.runs(&good));
         assert!(!queue.tasks.somebody_waits_for(&slow[3]), "the other source waits for image 1 alone");
+    }
+
+    #[test]
+    fn a_download_that_panicked_frees_its_place_and_is_tried_again() {
+        let (mut queue, wanted) = (Queue::new(), wanted(1, 1));
+        queue.ask([&wanted]);
+        queue.fail(&wanted, &Failure::Panicked("at once".to_owned()));
+        assert_eq!(queue.tasks.running().count(), 0);
+        queue.now += LATER;
+        queue.ask([&wanted]);
+        assert!(queue.runs(&wanted));
     }
 
     #[test]
