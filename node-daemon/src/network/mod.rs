@@ -96,7 +96,8 @@ impl Networks {
     ///
     /// `in_use` are the networks of every virtual machine on the node, halted ones and orphans too. One that was
     /// ensured within the last minute is kept as well, for the virtual machine that is about to be defined; so is one
-    /// with a guest still connected, whatever `in_use` says. Foreign networks and devices are never touched.
+    /// with a guest still connected, whatever `in_use` says. Foreign networks and devices are never touched. One that
+    /// cannot be removed keeps none of the others; the first failure is returned when all were tried.
     pub(crate) async fn collect(&self, in_use: &HashSet<Uuid>) -> Result<(), Error> {
         self.collect_older(in_use, GRACE).await
     }
@@ -106,16 +107,18 @@ impl Networks {
         ensured.retain(|uid, ensured| in_use.contains(uid) || ensured.at.elapsed() < grace);
         let kernel = Netlink::open().map_err(kernel_failed(OF_NODE))?;
         let links = kernel.links().await.map_err(kernel_failed(OF_NODE))?;
+        let mut removals = Vec::new();
         for network in self.networks(OF_NODE).await? {
             let used = in_use.contains(&network.uuid) || ensured.contains_key(&network.uuid);
             if is_ours(&network) && !used && !has_guests(&network, &links) {
                 tracing::info!(network = network.name, "removing a network nobody uses");
                 let removed = self.libvirt.remove_network(network.uuid).await;
-                removed.map_err(libvirt_failed(&network.name))?;
+                removals.push(removed.map_err(libvirt_failed(&network.name)));
             }
         }
         let kept: Vec<Tagged> = ensured.values().filter_map(|ensured| tagged(&ensured.record)).collect();
-        vlan::collect(&kernel, &kept).await.map_err(kernel_failed(OF_NODE))
+        removals.push(vlan::collect(&kernel, &kept).await.map_err(kernel_failed(OF_NODE)));
+        removals.into_iter().collect()
     }
 
     async fn ensure_libvirt(

@@ -47,13 +47,14 @@ pub(crate) async fn ensure(kernel: &Netlink, network: &str, tagged: &Tagged) -> 
     Err(Error::Foreign { network: network.to_owned(), what, remedy: "stop it on the node" })
 }
 
-/// Removes our VLAN bridges that no guest is a port of, except those `kept`.
+/// Removes our VLAN bridges that no guest is a port of, except those `kept`. All are tried; the first failure is returned.
 pub(crate) async fn collect(kernel: &Netlink, kept: &[Tagged]) -> Result<(), netlink::Error> {
     let links = kernel.links().await?;
+    let mut removals = Vec::new();
     for index in unused(&links, kept) {
-        kernel.remove(index).await?;
+        removals.push(kernel.remove(index).await);
     }
-    Ok(())
+    removals.into_iter().collect()
 }
 
 async fn execute(kernel: &Netlink, tagged: &Tagged, step: Step) -> Result<(), netlink::Error> {
