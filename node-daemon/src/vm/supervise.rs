@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use uuid::Uuid;
 
 use super::context::Context;
@@ -19,7 +19,7 @@ use super::{observe, reconcile};
 use crate::health::Pulse;
 use crate::image::Digest;
 use crate::jitter::spread;
-use crate::libvirt::Event;
+use crate::libvirt::{self, Event};
 use crate::node::{Holdings, HypervisorVersions};
 use crate::objects::Changed;
 use crate::run::Driver;
@@ -34,6 +34,13 @@ const IMAGES: Duration = Duration::from_secs(3600);
 struct Machine {
     nudge: Arc<Notify>,
     task: JoinHandle<()>,
+}
+
+/// What a sweep found.
+struct Found {
+    held: Held,
+    /// What libvirt says of itself, if it answered.
+    versions: Option<HypervisorVersions>,
 }
 
 struct Supervisor {
@@ -68,6 +75,7 @@ pub(crate) async fn run(driver: Driver) {
         unused: (Instant::now(), HashSet::new()),
     };
     let mut due = Instant::now();
+    let mut sweep = None;
     loop {
         let soon = tokio::select! {
             changed = context.objects.changed() => supervisor.nudge(&changed),
@@ -78,8 +86,13 @@ pub(crate) async fn run(driver: Driver) {
             () = context.fetches.ended() => supervisor.nudge(&Changed::All),
             Ok(()) = wishes.changed() => supervisor.nudge(&Changed::All),
             Ok(()) = proof.changed() => supervisor.nudge(&Changed::All),
-            () = tokio::time::sleep_until(due.into()) => {
-                supervisor.sweep().await;
+            swept = ended(&mut sweep) => {
+                sweep = None;
+                supervisor.take(swept);
+                false
+            }
+            () = tokio::time::sleep_until(due.into()), if sweep.is_none() => {
+                sweep = Some(tokio::spawn(look_around(context.clone())));
                 due = Instant::now() + spread(SWEEP);
                 false
             }
@@ -128,24 +141,30 @@ impl Supervisor {
         self.machines.insert(uid, Machine { nudge, task });
     }
 
-    async fn sweep(&mut self) {
+    /// Acts on what a sweep found.
+    fn take(&mut self, swept: Result<Result<Found, libvirt::Error>, JoinError>) {
+        match swept {
+            Ok(Ok(found)) => self.act_on(&found),
+            Ok(Err(error)) => self.pulse.beat(Some(format!("{}; guests run on", super::sentence(&error)))),
+            // Without a beat systemd restarts the daemon, should every sweep end like this.
+            Err(panic) => tracing::error!(%panic, "a sweep over the host panicked; please report it"),
+        }
+    }
+
+    fn act_on(&mut self, found: &Found) {
+        let held = &found.held;
         self.machines.retain(|_, machine| !machine.task.is_finished());
-        let held = match holdings::look(&self.context).await {
-            Ok(held) => held,
-            Err(error) => {
-                self.pulse.beat(Some(format!("{}; guests run on", super::sentence(&error))));
-                return;
-            }
-        };
         for uid in held.uids().into_iter().chain(self.wanted()) {
             if !self.machines.contains_key(&uid) {
                 self.look_at(uid);
             }
         }
-        self.describe_host().await;
+        if found.versions.is_some() {
+            self.versions.clone_from(&found.versions);
+        }
         self.prefetch();
-        self.collect(&held).await;
-        let holdings = holdings::holdings(&self.context, &held, self.versions.clone());
+        self.collect_images(held);
+        let holdings = holdings::holdings(&self.context, held, self.versions.clone());
         let holdings = Some(holdings);
         self.report.send_if_modified(|old| std::mem::replace(old, holdings.clone()) != holdings);
         self.pulse.beat(None);
@@ -155,13 +174,6 @@ impl Supervisor {
     fn wanted(&self) -> Vec<Uuid> {
         let objects = self.context.objects.virtual_machines();
         objects.iter().filter_map(|vm| vm.metadata.uid.as_deref()?.parse().ok()).collect()
-    }
-
-    async fn describe_host(&mut self) {
-        if let Ok(host) = self.context.libvirt.host().await {
-            let (libvirt, hypervisor) = (host.libvirt_version, host.hypervisor_version);
-            self.versions = Some(HypervisorVersions { libvirt, hypervisor });
-        }
     }
 
     fn prefetch(&self) {
@@ -176,23 +188,18 @@ impl Supervisor {
         }
     }
 
-    /// Removes networks and images nobody uses. What a virtual machine that is being made will use is not known to
-    /// libvirt yet: the networks remember for a while what was asked of them, and the digests are pinned in the status of
-    /// its object. Where a folder has neither domain nor object nobody knows what its disks stand on, so all stay.
-    async fn collect(&mut self, held: &Held) {
-        if let Err(error) = self.context.networks.collect(&held.networks()).await {
-            tracing::warn!(error = super::sentence(&error), "unused networks not removed");
-        }
+    /// Removes images nobody uses. What a virtual machine that is being made will use is not known to libvirt yet, but
+    /// pinned in the status of its object. Where a folder has neither domain nor object nobody knows what its disks
+    /// stand on, so all stay.
+    fn collect_images(&mut self, held: &Held) {
         let has_object = |uid: &Uuid| self.context.objects.virtual_machine(&uid.to_string()).is_some();
-        if held.unclaimed(has_object).is_empty()
-            && self.unused.0.elapsed() >= IMAGES
-            && self.context.objects.reachable()
-        {
-            self.collect_images(held);
+        let due = self.unused.0.elapsed() >= IMAGES && self.context.objects.reachable();
+        if due && held.unclaimed(has_object).is_empty() {
+            self.remove_unused_images(held);
         }
     }
 
-    fn collect_images(&mut self, held: &Held) {
+    fn remove_unused_images(&mut self, held: &Held) {
         let cache = self.context.fetches.cache();
         let mut keep = held.images();
         let prefetched = &self.context.wishes.borrow().prefetch;
@@ -216,6 +223,30 @@ impl Supervisor {
             Err(error) => tracing::warn!(error = super::sentence(&error), "unused images not removed"),
         }
         self.unused = (Instant::now(), unused);
+    }
+}
+
+/// Looks at libvirt and the state folder, and removes networks nobody uses; the networks remember for a while what was
+/// asked of them for a virtual machine that is being made. A task of its own: libvirt may take its time, and who is
+/// nudged meanwhile must not wait for that.
+async fn look_around(context: Arc<Context>) -> Result<Found, libvirt::Error> {
+    let held = holdings::look(&context).await?;
+    let host = context.libvirt.host().await.ok();
+    if let Err(error) = context.networks.collect(&held.networks()).await {
+        tracing::warn!(error = super::sentence(&error), "unused networks not removed");
+    }
+    let versions = host.map(|host| HypervisorVersions {
+        libvirt: host.libvirt_version,
+        hypervisor: host.hypervisor_version,
+    });
+    Ok(Found { held, versions })
+}
+
+/// Waits for a sweep that is under way.
+async fn ended<T>(sweep: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match sweep {
+        Some(sweep) => sweep.await,
+        None => std::future::pending().await,
     }
 }
 
