@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use holdfast_api::names::{CONTROLLER, SYSTEM_NAMESPACE};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
 use kube::api::PostParams;
 use kube::{Api, Client};
 
+use crate::kubectl::Kubectl;
 use crate::wait::{Look, wait_for};
 use crate::{files, peer};
 
@@ -25,39 +25,37 @@ const TOKEN_SECONDS: i64 = 365 * 24 * 3600;
 const PROBE: &str = "holdfast-policies-effective";
 /// Applied after all other policies: once it refuses, they do.
 const SENTINEL: &str = include_str!("install/sentinel.yaml");
+const APPLY: [&str; 4] = ["apply", "--server-side", "--force-conflicts", "--field-manager=holdfast-install"];
 
-/// Installs kinds, policies and rights, and waits until all of them are in force. Repeating it changes nothing.
+/// Installs kinds, policies and rights, and waits until all of them are in force. Repeating it changes nothing. Files it
+/// needs meanwhile lie in `scratch`.
 pub async fn install(kubeconfig: &Path, client: &Client, scratch: &Path) -> Result<()> {
     let root = peer::repository();
-    apply(kubeconfig, &yaml_files(&root.join("api/crds"))?)?;
-    kubectl(
-        kubeconfig,
-        &["wait", "--for=condition=Established", "--timeout=60s", "crd", "-l", "!no-such-label"],
-    )?;
+    let kubectl = Kubectl::new(kubeconfig, scratch);
+    let kinds = yaml_files(&root.join("api/crds"))?;
+    kubectl.run_on(&APPLY, &kinds)?;
+    kubectl.run_on(&["wait", "--for=condition=Established", "--timeout=60s"], &kinds)?;
     // What kubectl remembers of the cluster is older than the kinds.
-    files::remove_folder(&kubectl_cache(kubeconfig))?;
-    apply(kubeconfig, &yaml_files(&root.join("policies"))?)?;
-    let sentinel = scratch.join("sentinel.yaml");
-    files::write(&sentinel, SENTINEL)?;
-    apply(kubeconfig, &[sentinel])?;
+    kubectl.forget()?;
+    kubectl.run_on(&APPLY, &yaml_files(&root.join("policies"))?)?;
+    kubectl.run_on(&APPLY, &[sentinel(scratch)?])?;
     wait_policies(client).await
 }
 
 /// Removes what [`install`] put there; objects of our kinds go with their kinds.
 pub fn uninstall(kubeconfig: &Path, scratch: &Path) -> Result<()> {
     let root = peer::repository();
-    let sentinel = scratch.join("sentinel.yaml");
-    files::write(&sentinel, SENTINEL)?;
     let mut files = yaml_files(&root.join("policies"))?;
-    files.push(sentinel);
+    files.push(sentinel(scratch)?);
     files.extend(yaml_files(&root.join("api/crds"))?);
-    let files = files.iter().map(|file: &PathBuf| format!("--filename={}", file.display()));
-    let words: Vec<String> = ["delete", "--ignore-not-found", "--wait=true", "--timeout=120s"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(files)
-        .collect();
-    kubectl(kubeconfig, &words.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+    let words = ["delete", "--ignore-not-found", "--wait=true", "--timeout=120s"];
+    Kubectl::new(kubeconfig, scratch).run_on(&words, &files)
+}
+
+fn sentinel(scratch: &Path) -> Result<PathBuf> {
+    let file = scratch.join("sentinel.yaml");
+    files::write(&file, SENTINEL)?;
+    Ok(file)
 }
 
 /// A token for the controller's own account.
@@ -90,32 +88,9 @@ pub async fn install_credential(client: &Client) -> Result<String> {
     .await
 }
 
-/// Applies files, server-side.
-pub fn apply(kubeconfig: &Path, files: &[PathBuf]) -> Result<()> {
-    if files.is_empty() {
-        return Ok(());
-    }
-    let mut words = vec!["apply".to_owned(), "--server-side".to_owned(), "--force-conflicts".to_owned()];
-    words.push("--field-manager=holdfast-install".to_owned());
-    words.extend(files.iter().map(|file| format!("--filename={}", file.display())));
-    kubectl(kubeconfig, &words.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
-}
-
-/// Runs `kubectl`, which must succeed; returns what it printed.
+/// Runs `kubectl` in a cluster of ours, which must succeed; returns what it printed. It remembers beside the kubeconfig.
 pub fn kubectl(kubeconfig: &Path, words: &[&str]) -> Result<String> {
-    let mut command = Command::new(peer::packaged("kubectl", "kubernetes-client")?);
-    command.arg("--kubeconfig").arg(kubeconfig).arg("--cache-dir").arg(kubectl_cache(kubeconfig)).args(words);
-    let output = command.output().context("could not run kubectl")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("kubectl {} failed: {}", words.first().unwrap_or(&""), said.trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// A cache of the site's own: the user's holds what other clusters at the same address said.
-fn kubectl_cache(kubeconfig: &Path) -> PathBuf {
-    kubeconfig.with_extension("kubectl-cache")
+    Kubectl::new(kubeconfig, kubeconfig.parent().unwrap_or(Path::new("."))).run(words)
 }
 
 /// All YAML files below a folder, in the order of their names.

@@ -22,6 +22,7 @@ pub mod host;
 pub mod image_server;
 pub mod install;
 pub mod kubeconfig;
+pub mod kubectl;
 pub mod kvm;
 pub mod link;
 pub mod machine;
