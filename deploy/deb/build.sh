@@ -7,6 +7,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 PATH="$HOME/.cargo/bin:$PATH"
+export CARGO_TARGET_DIR="$PWD/target"
 
 binary=${1:-}
 out=${2:-target/deb}

@@ -6,7 +6,9 @@
 #   build.sh BINARY OUT    from this binary, into OUT and OUT.tar
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export PATH="$HOME/.cargo/bin:$PATH"
+export PATH="$HOME/.cargo/bin:$PATH" CARGO_TARGET_DIR=$PWD/target
+# Modes are part of the image.
+umask 022
 
 readonly out=${2:-target/image} user=65532:65532
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)

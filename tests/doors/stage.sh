@@ -2,6 +2,10 @@
 # shellcheck shell=bash
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+# What is built here is read by others, such as a guest's kernel or apt's own user, whatever mask the caller likes.
+umask 022
+# The doors look for what they built below target/, whatever the caller's other builds use.
+export CARGO_TARGET_DIR=$PWD/target
 cache=${HOLDFAST_CACHE:-$HOME/.cache/holdfast}
 export PATH="$HOME/.cargo/bin:$PATH"
 
