@@ -7,13 +7,15 @@ source "$(dirname "$0")/stage.sh"
 
 site=target/debug/holdfast-site
 folder=${HOLDFAST_SITE_DIR:-$PWD/.demo}
+given=${HOLDFAST_KUBECONFIG:-}
+[ -n "$given" ] || unset HOLDFAST_KUBECONFIG
 
 # Cold, on two cores. Each part says so only while it is still to be done.
 announce() {
     local packages minutes=1
     packages=$(tests/peers/packages.sh --missing | paste -sd ' ')
     [ -z "$packages" ] || minutes=$((minutes + 3))
-    peers_built || minutes=$((minutes + 12))
+    [ -n "$given" ] || peers_built || minutes=$((minutes + 12))
     image_built debian || minutes=$((minutes + 3))
     [ -x "$site" ] || minutes=$((minutes + 8))
     is_up || minutes=$((minutes + 4))
@@ -22,9 +24,22 @@ This brings up a Holdfast site on this machine and runs examples/vm.yaml on it.
   time       about $minutes minutes from here on two cores
   root       yes: it makes network, mount and process namespaces, and works inside them
   packages   ${packages:-none to add}${packages:+ (installed now and kept; no service of them is started or enabled)}
-  builds     peers and images in $cache, binaries in target/ (kept)
+  builds     $([ -n "$given" ] && echo images || echo peers and images) in $cache, binaries in target/ (kept)
   site       everything else in $folder; \`make demo-down\` removes it
-Your own libvirt, networks, kubeconfig and Kubernetes contexts stay as they are.
+$(announce_cluster)
+TEXT
+}
+
+announce_cluster() {
+    if [ -z "$given" ]; then
+        echo "Your own libvirt, networks, kubeconfig and Kubernetes contexts stay as they are."
+        return
+    fi
+    cat <<TEXT
+  cluster    that of $given gets Holdfast's kinds, admission policies, roles and the namespace holdfast-system, and
+             the demo's objects in the namespace default; \`make demo-down\` removes all of them, and every virtual
+             machine that anybody made there meanwhile
+Your own libvirt and networks stay as they are.
 TEXT
 }
 
@@ -36,8 +51,9 @@ is_up() {
 build() {
     stage "packages"
     tests/peers/packages.sh
+    need_fresh_cluster
     stage "peers: the API server and its store, built from Go modules (10 minutes when cold)"
-    [ -n "${HOLDFAST_KUBECONFIG:-}" ] || tests/peers/build.sh
+    [ -n "$given" ] || tests/peers/build.sh
     stage "binaries (6 minutes when cold)"
     cargo build --locked --workspace --bins
     stage "image debian-13: Debian with its own cloud-init (2 minutes when cold)"
@@ -45,11 +61,14 @@ build() {
     images/tiny/build.sh
 }
 
-# Taking the demo down takes its kinds along, and with them every virtual machine of a cluster that had them before.
+# The site's own check (tests/src/demo/given.rs) decides; this one only spares the wait for the builds.
 need_fresh_cluster() {
-    [ -n "${HOLDFAST_KUBECONFIG:-}" ] && [ ! -e "$folder" ] || return 0
-    ! kubectl --kubeconfig "$HOLDFAST_KUBECONFIG" get crd virtualmachines.holdfast.dev >/dev/null 2>&1 ||
-        refuse "the cluster of $HOLDFAST_KUBECONFIG has Holdfast already; give one that has not, or see docs/two-hosts-and-k3s.md to add a host to this one"
+    [ -n "$given" ] && [ ! -e "$folder" ] || return 0
+    local kinds
+    kinds=$(kubectl --kubeconfig "$given" get customresourcedefinitions --output=name) ||
+        refuse "the cluster of $given does not say which kinds it has; see that kubectl can list customresourcedefinitions with that file"
+    [[ $kinds != *.holdfast.dev* ]] ||
+        refuse "the cluster of $given has Holdfast already; give one that has not, or see docs/two-hosts-and-k3s.md to add a host to this one"
 }
 
 # SSH answers some seconds after the address is known.
@@ -94,7 +113,6 @@ up() {
     need_cargo
     announce
     build
-    need_fresh_cluster
     stage "the site: control plane, controller, one host with its node daemon"
     "$site" up
     apply

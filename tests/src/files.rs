@@ -39,9 +39,17 @@ pub fn remove_folder(path: &Path) -> Result<()> {
 
 /// Removes what a folder holds and keeps the folder, which may be a mount point or bound elsewhere.
 pub fn empty_folder(path: &Path) -> Result<()> {
+    empty_folder_but(path, "")
+}
+
+/// Removes what a folder holds, but for the entry `kept`.
+pub fn empty_folder_but(path: &Path, kept: &str) -> Result<()> {
     let entries = fs::read_dir(path).with_context(|| format!("could not list {}", path.display()))?;
     for entry in entries {
         let entry = entry.with_context(|| format!("could not list {}", path.display()))?.path();
+        if entry.file_name().is_some_and(|name| name == kept) {
+            continue;
+        }
         let outcome = if entry.is_dir() && !entry.is_symlink() {
             fs::remove_dir_all(&entry)
         } else {

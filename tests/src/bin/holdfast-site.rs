@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use holdfast_tests::demo::{self, Folder};
+use holdfast_tests::demo::{self, Folder, Shape};
 
 /// A control plane, the controller and hosts that run virtual machines, in namespaces of this machine.
 #[derive(Parser)]
@@ -43,16 +43,6 @@ enum Command {
     Status,
 }
 
-#[derive(clap::Args)]
-struct Shape {
-    /// How many hosts.
-    #[arg(long, default_value_t = 1)]
-    hosts: usize,
-    /// Use the cluster of this kubeconfig instead of a control plane of our own.
-    #[arg(long, env = "HOLDFAST_KUBECONFIG")]
-    kubeconfig: Option<PathBuf>,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
@@ -69,9 +59,9 @@ async fn main() -> ExitCode {
 async fn obey(args: Args) -> Result<()> {
     let folder = Folder::new(args.dir)?;
     match args.command {
-        Command::Up(shape) => demo::up(&folder, shape.hosts, shape.kubeconfig),
-        Command::Run(shape) => demo::run(&folder, shape.hosts, shape.kubeconfig).await,
-        Command::Down => demo::down(&folder),
+        Command::Up(shape) => demo::up(&folder, shape).await,
+        Command::Run(shape) => demo::run(&folder, shape).await,
+        Command::Down => demo::down(&folder).await,
         Command::Env => demo::environment(&folder),
         Command::Ssh { namespace, machine, words } => demo::ssh(&folder, &namespace, &machine, &words).await,
         Command::Status => demo::status(&folder),

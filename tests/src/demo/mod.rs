@@ -1,10 +1,13 @@
 //! The demo: a site that runs in the background until it is taken down.
 //!
 //! `up` starts `run` detached and follows its progress; `run` holds the site and is its only process that matters: when
-//! it ends, for whatever reason, every other one does. All it keeps lies in one folder, which `down` removes.
+//! it ends, for whatever reason, every other one does. All it keeps lies in one folder, which `down` removes; a record in
+//! it, written first, says that the folder is the demo's and what the site is made of.
 
 mod down;
+mod given;
 mod objects;
+mod record;
 mod run;
 mod shell;
 mod up;
@@ -20,9 +23,13 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::Pid;
 
 pub use down::down;
+pub use record::Shape;
 pub use run::run;
 pub use shell::{environment, ssh, status};
 pub use up::up;
+
+use given::Given;
+use record::Record;
 
 use crate::{files, peer};
 
@@ -82,35 +89,51 @@ impl Folder {
         Ok(PathBuf::from(record.trim()))
     }
 
-    /// Takes the lock that the supervisor holds while it runs, or says who holds it.
-    fn lock(&self) -> Result<Lock> {
-        let file = self.lock_file();
-        let opened = File::options().create(true).truncate(false).read(true).write(true).open(&file);
-        let opened = opened.with_context(|| format!("could not open {}", file.display()))?;
-        match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
-            Ok(held) => Ok(Lock::Ours(held)),
-            Err((_, Errno::EWOULDBLOCK)) => Ok(Lock::Held(self.supervisor())),
-            Err((_, error)) => Err(error).with_context(|| format!("could not lock {}", file.display())),
+    /// Makes the folder, and a given cluster, the demo's, or says why they cannot be. Repeating it changes nothing.
+    async fn claim(&self, shape: Shape) -> Result<Record> {
+        let record = Record::of(self, shape)?;
+        let cluster = Given::of(&self.0, &record).await?;
+        // Asked before the record is kept: after a refusal nothing is there, and another cluster may be named.
+        if let Some(cluster) = &cluster {
+            cluster.admit().await?;
         }
+        record.keep(&self.0)?;
+        if let Some(cluster) = &cluster {
+            cluster.mark().await?;
+        }
+        Ok(record)
     }
 
+    /// Takes the lock that the supervisor holds while it runs; `None` while one does.
+    fn lock(&self) -> Result<Option<Flock<File>>> {
+        let file = self.lock_file();
+        let opened = File::options().create(true).truncate(false).read(true).write(true).open(&file);
+        try_lock(opened.with_context(|| format!("could not open {}", file.display()))?)
+    }
+
+    /// Whether a supervisor runs. Creates nothing.
+    fn is_held(&self) -> Result<bool> {
+        let Ok(opened) = File::open(self.lock_file()) else { return Ok(false) };
+        Ok(try_lock(opened)?.is_none())
+    }
+
+    /// The process id of the supervisor that runs; none if it has only begun.
     fn supervisor(&self) -> Option<Pid> {
         let text = files::read(&self.lock_file()).ok()?;
         text.trim().parse().ok().map(Pid::from_raw)
     }
 }
 
-enum Lock {
-    /// Nobody ran; it is ours until dropped.
-    Ours(Flock<File>),
-    /// A supervisor runs; its process id unless it has only begun.
-    Held(Option<Pid>),
+fn try_lock(file: File) -> Result<Option<Flock<File>>> {
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(held) => Ok(Some(held)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error).context("could not lock the demo's folder"),
+    }
 }
 
-impl Lock {
-    /// Writes the holder's process id into the lock.
-    fn sign(held: &mut Flock<File>) -> Result<()> {
-        held.set_len(0).context("could not clear the lock")?;
-        write!(&mut **held, "{}", std::process::id()).context("could not sign the lock")
-    }
+/// Writes the holder's process id into the lock.
+fn sign(held: &mut Flock<File>) -> Result<()> {
+    held.set_len(0).context("could not clear the lock")?;
+    write!(&mut **held, "{}", std::process::id()).context("could not sign the lock")
 }

@@ -1,12 +1,11 @@
 //! The supervisor: holds the site in the foreground until it is asked to end.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Folder, Lock, objects};
+use super::{Folder, Shape, objects, sign};
 use crate::files;
 use crate::progress::Progress;
 use crate::site::{Layout, Site};
@@ -15,15 +14,15 @@ use crate::site::{Layout, Site};
 const MEND_EVERY: Duration = Duration::from_secs(2);
 
 /// Brings up the site and holds it until SIGTERM or SIGINT.
-pub async fn run(folder: &Folder, hosts: usize, kubeconfig: Option<PathBuf>) -> Result<()> {
-    files::create_folder(folder.path())?;
-    let Lock::Ours(mut lock) = folder.lock()? else {
+pub async fn run(folder: &Folder, shape: Shape) -> Result<()> {
+    let shape = folder.claim(shape).await?.shape;
+    let Some(mut lock) = folder.lock()? else {
         bail!("a site runs already in {}: take it down first", folder.path().display());
     };
-    Lock::sign(&mut lock)?;
+    sign(&mut lock)?;
     let progress = Progress::to(&folder.progress());
-    let hosts = (1..=hosts).map(|number| format!("node-{number}")).collect();
-    let layout = Layout { folder: folder.path().to_owned(), hosts, kubeconfig };
+    let hosts = (1..=shape.hosts).map(|number| format!("node-{number}")).collect();
+    let layout = Layout { folder: folder.path().to_owned(), hosts, kubeconfig: shape.kubeconfig };
     let mut terminate = signal(SignalKind::terminate()).context("could not wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("could not wait for SIGINT")?;
     tokio::select! {

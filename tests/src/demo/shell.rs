@@ -2,14 +2,16 @@
 
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use holdfast_api::VirtualMachine;
 use kube::Api;
 
-use super::{Folder, Lock};
+use super::Folder;
 use crate::guest::{Guest, init_pid};
-use crate::{install, kubeconfig, site};
+use crate::kubectl::Kubectl;
+use crate::{kubeconfig, site};
 
 /// The user of the Debian image's cloud-init.
 const GUEST_USER: &str = "debian";
@@ -18,10 +20,15 @@ const GUEST_USER: &str = "debian";
 pub fn environment(folder: &Folder) -> Result<()> {
     let kubeconfig = folder.kubeconfig()?;
     print(&format!(
-        "export KUBECONFIG='{}'\nexport HOLDFAST_SITE_DIR='{}'\n",
-        kubeconfig.display(),
-        folder.path().display()
+        "export KUBECONFIG={}\nexport HOLDFAST_SITE_DIR={}\n",
+        quoted(&kubeconfig),
+        quoted(folder.path())
     ))
+}
+
+/// One word of a shell, whatever the path holds.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// Becomes an SSH session into a virtual machine, or runs words in it.
@@ -53,14 +60,14 @@ async fn find_guest(folder: &Folder, namespace: &str, machine: &str) -> Result<G
 
 /// Prints whether the site is up and what is in it.
 pub fn status(folder: &Folder) -> Result<()> {
-    if let Lock::Ours(_) = folder.lock()? {
+    if !folder.is_held()? {
         return print("no site is up; start one with make demo\n");
     }
     if !folder.ready().exists() {
         return print("the site is coming up\n");
     }
-    let kubeconfig = folder.kubeconfig()?;
-    let objects = install::kubectl(&kubeconfig, &["get", "holdfast", "--all-namespaces"])?;
+    let kubectl = Kubectl::new(&folder.kubeconfig()?, folder.path());
+    let objects = kubectl.run(&["get", "holdfast", "--all-namespaces"])?;
     print(&format!("the site in {} is up\n\n{objects}", folder.path().display()))
 }
 

@@ -2,35 +2,39 @@
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Folder, Lock};
+use super::{Folder, Shape};
 use crate::files;
 use crate::process::tail;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Brings up the site, unless it is up, and returns when it is ready.
-pub fn up(folder: &Folder, hosts: usize, kubeconfig: Option<PathBuf>) -> Result<()> {
-    files::create_folder(&folder.path().join("logs"))?;
-    if let Lock::Held(_) = folder.lock()? {
+pub async fn up(folder: &Folder, shape: Shape) -> Result<()> {
+    let shape = folder.claim(shape).await?.shape;
+    start(folder, &shape)
+}
+
+/// The same for a folder that is the demo's already.
+pub(super) fn start(folder: &Folder, shape: &Shape) -> Result<()> {
+    if folder.is_held()? {
         return wait_ready(folder, None);
     }
-    // The lock is free again here: the supervisor takes it.
+    files::create_folder(&folder.path().join("logs"))?;
     for stale in [folder.ready(), folder.progress()] {
         if stale.exists() {
-            std::fs::remove_file(&stale).with_context(|| format!("could not remove {}", stale.display()))?;
+            files::remove_file(&stale)?;
         }
     }
-    let supervisor = start_supervisor(folder, hosts, kubeconfig)?;
+    let supervisor = start_supervisor(folder, shape)?;
     wait_ready(folder, Some(supervisor))
 }
 
-fn start_supervisor(folder: &Folder, hosts: usize, kubeconfig: Option<PathBuf>) -> Result<Child> {
+fn start_supervisor(folder: &Folder, shape: &Shape) -> Result<Child> {
     let log = folder.supervisor_log();
     let opened = OpenOptions::new().create(true).append(true).open(&log);
     let opened = opened.with_context(|| format!("could not open {}", log.display()))?;
@@ -38,8 +42,10 @@ fn start_supervisor(folder: &Folder, hosts: usize, kubeconfig: Option<PathBuf>) 
     let own = std::env::current_exe().context("could not tell where this program lies")?;
     // A session of its own: closing the terminal does not end the site.
     let mut command = Command::new("setsid");
-    command.arg(own).args(["--dir"]).arg(folder.path()).args(["run", "--hosts", &hosts.to_string()]);
-    if let Some(given) = kubeconfig {
+    command.arg(own).args(["--dir"]).arg(folder.path()).args(["run", "--hosts", &shape.hosts.to_string()]);
+    // What the environment says now is not what the site was made with.
+    command.env_remove("HOLDFAST_KUBECONFIG");
+    if let Some(given) = &shape.kubeconfig {
         command.arg("--kubeconfig").arg(given);
     }
     command.stdin(Stdio::null()).stdout(opened).stderr(second);
@@ -56,7 +62,7 @@ fn wait_ready(folder: &Folder, mut supervisor: Option<Child>) -> Result<()> {
         }
         let ended = match &mut supervisor {
             Some(child) => child.try_wait().context("could not watch the supervisor")?.is_some(),
-            None => matches!(folder.lock()?, Lock::Ours(_)),
+            None => !folder.is_held()?,
         };
         if ended {
             bail!(
