@@ -189,8 +189,14 @@ async fn a_guest_whose_object_vanished_runs_on_as_an_orphan_until_a_person_disca
         ensure!(processes(story, "a", old.uid()).await? == pids, "the orphan was touched");
         let new_pids = processes(story, "a", new.uid()).await?;
 
-        discard(story, "a", old.uid()).await?;
+        // A mistyped UID destroys nothing that an object asks for, not even while the daemon has no list yet.
+        change_node(story, "a", json!({"discard": [new.uid()]})).await?;
+        restart_daemon(story, "a").await?;
+        change_node(story, "a", json!({"discard": [new.uid(), old.uid()]})).await?;
+        wait_clear(story, "a", old.uid()).await?;
         ensure!(processes(story, "a", new.uid()).await? == new_pids, "its namesake was touched");
+        wait_node(story, "a", "no orphans", |status| status.orphans.is_empty()).await?;
+        change_node(story, "a", json!({"discard": []})).await?;
         wait_promised(story, "a", 1).await
     })
     .await

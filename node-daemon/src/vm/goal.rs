@@ -1,7 +1,7 @@
 //! What a virtual machine shall come to: from its object where there is one, from the domain's record where not.
 //!
 //! An object that is not there is unknown, never a command: the guest runs on as its record says. It goes only when its
-//! object was read with a deletion timestamp, or when a person discards it by UID.
+//! object was read with a deletion timestamp, or when a person discards it by UID and it is an orphan for sure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::context::Context;
 use super::desired::{self, Desired};
 use super::observed::{Domain, Obstacle};
+use super::orphan::is_orphan;
 use super::plan::{Goal, Removal};
 
 /// An object, its domain and the judgement over both.
@@ -61,14 +62,14 @@ impl Goal {
 /// Judges anew, from what is known now.
 pub(crate) fn judge(context: &Context, uid: Uuid, domain: Domain) -> Judged {
     let object = context.objects.virtual_machine(&uid.to_string());
-    let discard = discarded(context, uid);
+    let discard = discarded(context, uid, &domain);
     let (goal, refused) = decide(uid, object.as_deref(), &domain, discard);
     Judged { uid, object, domain, goal, refused }
 }
 
-/// A person wrote this UID into the node's `spec.discard`.
-fn discarded(context: &Context, uid: Uuid) -> bool {
-    context.wishes.borrow().discard.contains(&uid.to_string())
+/// A person wrote this UID into the node's `spec.discard`, and nobody asks for it any more.
+fn discarded(context: &Context, uid: Uuid, domain: &Domain) -> bool {
+    context.wishes.borrow().discard.contains(&uid.to_string()) && is_orphan(context, uid, domain.record())
 }
 
 fn decide(
@@ -106,4 +107,34 @@ fn removal(uid: Uuid, object: Option<&VirtualMachine>, domain: &Domain) -> Remov
     let remembered = domain.record().map(|record| record.spec.termination_grace_period_seconds);
     let seconds = wanted.or(remembered).unwrap_or(60).clamp(0, 3600);
     Removal { uid, grace: Duration::from_secs(seconds.unsigned_abs().into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::model::{UID, World, spec};
+    use super::*;
+
+    fn running() -> World {
+        let mut world = World::new(spec());
+        world.settle();
+        world
+    }
+
+    #[test]
+    fn a_guest_without_its_object_runs_on_as_its_record_says() {
+        assert!(matches!(decide(UID, None, &running().domain, false).0, Some(Goal::Run(_))));
+    }
+
+    #[test]
+    fn a_discarded_orphan_goes_with_the_grace_it_remembers() {
+        let removal = Removal { uid: UID, grace: Duration::from_secs(60) };
+        assert_eq!(decide(UID, None, &running().domain, true).0, Some(Goal::Delete(removal)));
+    }
+
+    #[test]
+    fn no_discard_touches_what_an_object_asks_for() {
+        let world = running();
+        let object = world.object();
+        assert!(matches!(decide(UID, Some(&object), &world.domain, true).0, Some(Goal::Run(_))));
+    }
 }

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::dir;
 use super::observe;
 use super::observed::Domain;
+use super::orphan::is_orphan;
 use super::record::Record;
 use crate::image::{Digest, Image, Progress};
 use crate::libvirt;
@@ -77,25 +78,11 @@ pub(crate) fn holdings(context: &Context, held: &Held, versions: Option<Hypervis
     }
 }
 
-/// Ours, and no object asks for it, as far as the API can tell now: its namespace is listed whole, or not served at all.
-/// A folder does not tell its namespace, so there all of them have to be listed.
 fn orphans(context: &Context, held: &Held) -> BTreeMap<Uuid, Orphan> {
-    let objects = &context.objects;
-    let own = objects.own();
-    let own = own.borrow();
-    let Some(status) = own.as_ref().and_then(|node| node.status.as_ref()).filter(|_| objects.reachable())
-    else {
-        return BTreeMap::new();
-    };
-    let has_object = |uid: &Uuid| objects.virtual_machine(&uid.to_string()).is_some();
-    let listed = |namespace: &String| !status.namespaces.contains(namespace) || objects.synced(namespace);
-    let domains = held.domains.iter().filter(|(uid, record)| !has_object(uid) && listed(&record.namespace));
-    let mut orphans: BTreeMap<_, _> = domains.map(|(uid, record)| (*uid, orphan(*uid, record))).collect();
-    if status.namespaces.iter().all(listed) {
-        let folders = held.unclaimed(has_object).into_iter();
-        orphans.extend(folders.map(|uid| (uid, leftover(uid, dir::bytes(&context.state_dir, uid)))));
-    }
-    orphans
+    let domains = held.domains.iter().filter(|(uid, record)| is_orphan(context, **uid, Some(record)));
+    let folders = held.unclaimed(|uid| !is_orphan(context, *uid, None));
+    let left = folders.into_iter().map(|uid| (uid, leftover(uid, dir::bytes(&context.state_dir, uid))));
+    domains.map(|(uid, record)| (*uid, orphan(*uid, record))).chain(left).collect()
 }
 
 /// An orphan of which nothing but the folder is left: it runs no more, and only its disks take room.

@@ -21,6 +21,7 @@ mod mac;
 mod memory;
 mod observe;
 mod observed;
+mod orphan;
 mod panics;
 mod pending;
 mod plan;

@@ -16,7 +16,7 @@ use super::super::observed::*;
 use super::{Goal, Moment, Plan, Removal, Step, plan};
 use crate::image::{Digest, Format};
 
-pub(super) const UID: Uuid = Uuid::from_u128(0x0123);
+pub(in crate::vm) const UID: Uuid = Uuid::from_u128(0x0123);
 /// Virtual seconds that pass between two looks.
 const LOOK: u64 = 5;
 
@@ -150,7 +150,7 @@ impl World {
         })
     }
 
-    fn object(&self) -> VirtualMachine {
+    pub(in crate::vm) fn object(&self) -> VirtualMachine {
         let mut vm = VirtualMachine::new("web", self.spec.clone());
         vm.metadata.namespace = Some("shop".into());
         vm.metadata.uid = Some(UID.to_string());
