@@ -101,18 +101,13 @@ pub(crate) fn identity(vm: &VirtualMachine) -> Result<Identity, Refused> {
 impl Desired {
     /// The wanted state that a domain's metadata remembers.
     pub(crate) fn from_record(uid: Uuid, record: &Record) -> Result<Self, Refused> {
-        let identity = Identity { uid, namespace: record.namespace.clone(), name: record.name.clone() };
-        let pinned = record.images.iter().map(|(disk, image)| (disk.clone(), image.digest)).collect();
-        Self::new(identity, record.generation, &record.spec, &pinned)
+        Self::new(recorded(uid, record), record.generation, &record.spec, &pinned(record))
     }
 
-    /// What the guest was last started with, or is about to be.
+    /// What the guest was last started with, or is about to be; of cloud-init nothing.
     pub(crate) fn applied(uid: Uuid, record: &Record) -> Result<Self, Refused> {
-        let mut wanted = Self::from_record(uid, record)?;
-        if let Some(applied) = &record.applied {
-            wanted = wanted.sized(applied.spec.cpu, &applied.spec.memory)?;
-        }
-        Ok(wanted)
+        let Some(applied) = &record.applied else { return Self::from_record(uid, record) };
+        Self::new(recorded(uid, record), applied.generation, &applied.spec, &pinned(record))
     }
 
     /// The same with another size.
@@ -231,6 +226,14 @@ impl Desired {
         let given = &self.spec.cloud_init.hostname;
         if given.is_empty() { &self.identity.name } else { given }
     }
+}
+
+fn recorded(uid: Uuid, record: &Record) -> Identity {
+    Identity { uid, namespace: record.namespace.clone(), name: record.name.clone() }
+}
+
+fn pinned(record: &Record) -> BTreeMap<String, Digest> {
+    record.images.iter().map(|(disk, image)| (disk.clone(), image.digest)).collect()
 }
 
 impl Disk {

@@ -60,7 +60,7 @@ impl<'a> Execution<'a> {
         let (libvirt, uid) = (&self.context.libvirt, self.uid);
         let dir = VmDir::new(&self.context.state_dir, uid);
         match step {
-            Step::FetchImage { disk } => self.fetch(&disk),
+            Step::FetchImage { image } => self.fetch(&image),
             Step::MakeFolder => blocking(move || dir.make().map_err(|error| folder_obstacle(&error))).await,
             Step::CreateOverlay { disk, image, bytes } => {
                 self.create_overlay(&dir, &disk, image, bytes).await
@@ -97,14 +97,9 @@ impl<'a> Execution<'a> {
         }
     }
 
-    fn fetch(&self, disk: &str) -> Result<(), Obstacle> {
-        let wanted = self.desired.and_then(|desired| {
-            let disk = desired.disks().iter().find(|one| one.name == disk)?;
-            let desired::Source::Image { name, .. } = &disk.source else { return None };
-            Some(observe::wanted(self.context, &desired.identity().namespace, name))
-        });
-        if let Some(wanted) = wanted {
-            self.context.fetches.begin(wanted?);
+    fn fetch(&self, image: &str) -> Result<(), Obstacle> {
+        if let Some(desired) = self.desired {
+            self.context.fetches.begin(observe::wanted(self.context, &desired.identity().namespace, image)?);
         }
         Ok(())
     }

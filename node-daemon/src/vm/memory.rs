@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use holdfast_api::virtual_machine::SeedStatus;
 
+use super::observed::Obstacle;
 use super::plan::{Moment, Step};
 use crate::image::Progress;
 
@@ -18,12 +19,14 @@ pub(crate) struct Memory {
     resumed: Option<Instant>,
     /// The slowest download it waits for.
     pub(crate) progress: Option<Progress>,
+    /// What an edit lacks that waits for the next start.
+    pub(crate) hindrance: Option<Obstacle>,
     /// Reason of the obstacle that was told last, so that an event marks a transition.
     pub(crate) told: Option<&'static str>,
     /// Whether it was told that an image is fetched, since the guest last started: further attempts are no story.
     pub(crate) told_fetch: bool,
-    /// Which Secrets its seed would be made from now, and when that was looked up.
-    pub(crate) secrets: Option<(Instant, SeedStatus)>,
+    /// Which Secrets its seed would be made from now, and when and for which generation that was looked up.
+    pub(crate) secrets: Option<(Instant, i64, SeedStatus)>,
     /// When the guest was first seen running without an address.
     pub(crate) nameless_since: Option<Instant>,
 }

@@ -63,39 +63,51 @@ fn state(state: DomainState) -> State {
     }
 }
 
-/// Everything a plan for this virtual machine may need. What needs the API is looked up only before a start.
+/// Everything a plan for this virtual machine may need. What needs the API is looked up only before a start, and the
+/// disks and interfaces of an edit that waits for one: memory holds those.
 pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desired>, domain: Domain) -> Look {
     let dir = VmDir::new(&context.state_dir, uid);
-    let starting = match &domain {
-        Domain::Absent | Domain::Ours { state: State::Off(_), .. } => desired,
-        Domain::Foreign | Domain::Ours { .. } => None,
-    };
+    let record = domain.record();
     let written = dir.seed().exists();
+    let starting = desired.filter(|desired| starts(desired, &domain));
     let (inputs, material) = match starting {
-        Some(desired) if needs_seed(desired, domain.record(), written) => {
+        Some(desired) if needs_seed(desired, record, written) => {
             inputs::gather(&context.objects, desired).await
         }
         _ => (not_needed(), inputs::Material::default()),
     };
-    let (images, progress) =
-        starting.map(|desired| images(context, desired, domain.record())).unwrap_or_default();
-    let networks = starting.map(|desired| networks(context, desired)).unwrap_or_default();
-    let disks = starting.map(|desired| disks(&dir, desired)).unwrap_or_default();
+    let built = starting.or(desired.filter(|desired| rebuilds(desired, record)));
+    let applied = built.and(record).and_then(|record| Desired::applied(uid, record).ok());
+    let built: Vec<&Desired> = built.into_iter().chain(&applied).collect();
+    let (images, progress) = images(context, &built, record);
     let room = match desired {
-        Some(desired) if starting.is_some() || grows(desired, domain.record()) => context.room(uid).await,
+        Some(desired) if starting.is_some() || grows(desired, record) => context.room(uid).await,
         _ => Room { memory_mib: u64::MAX, cpu: u64::MAX },
     };
     let observed = Observed {
         folder: if dir.path().exists() { Folder::Present } else { Folder::Absent },
         images,
-        disks,
-        networks,
+        disks: disks(&dir, &built),
+        networks: built.first().map(|desired| networks(context, desired)).unwrap_or_default(),
         seed: Seed { written, inputs },
         accelerator: context.accelerator(),
         room,
         domain,
     };
     Look { observed, material, progress }
+}
+
+/// Whether a start may be next: the guest is off, or a restart was asked for and must not stop it in vain.
+fn starts(desired: &Desired, domain: &Domain) -> bool {
+    match domain {
+        Domain::Absent | Domain::Ours { state: State::Off(_), .. } => true,
+        Domain::Ours { record, .. } => record.wants_restart(&desired.spec().restart_request),
+        Domain::Foreign => false,
+    }
+}
+
+fn rebuilds(desired: &Desired, record: Option<&Record>) -> bool {
+    record.is_some_and(|record| record.rebuilds(desired.spec()))
 }
 
 fn needs_seed(desired: &Desired, record: Option<&Record>, written: bool) -> bool {
@@ -115,7 +127,13 @@ fn not_needed() -> Inputs {
     Inputs::Unavailable(Obstacle::later("Observing", "the seed is being looked at; this passes by itself"))
 }
 
-fn disks(dir: &VmDir, desired: &Desired) -> BTreeMap<String, u64> {
+/// The disks of what is wanted now, and of what the guest had: it may have to start with those.
+fn every_disk<'a>(built: &[&'a Desired]) -> BTreeMap<&'a str, &'a super::desired::Disk> {
+    let disks = built.iter().rev().flat_map(|desired| desired.disks());
+    disks.map(|disk| (disk.name.as_str(), disk)).collect()
+}
+
+fn disks(dir: &VmDir, built: &[&Desired]) -> BTreeMap<String, u64> {
     let size = |disk: &super::desired::Disk| {
         let kind = match disk.source {
             Source::Blank => DiskKind::Blank,
@@ -125,17 +143,18 @@ fn disks(dir: &VmDir, desired: &Desired) -> BTreeMap<String, u64> {
         let bytes = disk::size(&dir.disk(&disk.name, kind), kind.format()).ok()??;
         Some((disk.name.clone(), bytes))
     };
-    desired.disks().iter().filter_map(size).collect()
+    every_disk(built).into_values().filter_map(size).collect()
 }
 
 fn images(
     context: &Context,
-    desired: &Desired,
+    built: &[&Desired],
     record: Option<&Record>,
 ) -> (BTreeMap<String, Image>, Option<Progress>) {
     let mut images = BTreeMap::new();
     let mut slowest: Option<Progress> = None;
-    for disk in desired.disks() {
+    let Some(desired) = built.first() else { return (images, slowest) };
+    for disk in every_disk(built).into_values() {
         let Source::Image { name, digest } = &disk.source else { continue };
         let recorded = record.and_then(|record| record.images.get(&disk.name)).map(|image| image.digest);
         let (image, progress) = image(context, &desired.identity().namespace, name, recorded.or(*digest));

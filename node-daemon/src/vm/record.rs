@@ -133,6 +133,12 @@ impl Record {
         !request.is_empty() && !self.served_restarts.iter().any(|served| served == request)
     }
 
+    /// Whether the next start would give the guest other disks or interfaces than it has.
+    pub(crate) fn rebuilds(&self, wanted: &VirtualMachineSpec) -> bool {
+        let applied = self.applied.as_ref().map(|applied| &applied.spec);
+        applied.is_some_and(|old| old.disks != wanted.disks || old.interfaces != wanted.interfaces)
+    }
+
     /// Whether this value of `cloudInit.reseed` asks for a new seed at the next start.
     pub(crate) fn wants_reseed(&self, request: &str) -> bool {
         !request.is_empty() && !self.served_reseeds.iter().any(|served| served == request)

@@ -80,8 +80,10 @@ async fn make(
     memory: &mut Memory,
 ) -> VirtualMachineStatus {
     let desired = judged.goal().and_then(Goal::desired);
-    let ssh_keys = desired.and_then(|desired| inputs::ssh_keys(&context.objects, desired).ok());
+    let ssh_keys = desired.map(|desired| inputs::ssh_keys(&context.objects, desired)).transpose();
     let secrets = secrets(context, judged, memory).await;
+    let unseeded = ssh_keys.as_ref().err().or(secrets.as_ref().err()).filter(|_| reseeds(judged));
+    let hindrance = memory.hindrance.as_ref().or(unseeded);
     let before = vm.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let waits = matches!(ending, Ending::Plan(Plan::Wait { on: On::Image, .. }));
     status::status(&Report {
@@ -96,7 +98,11 @@ async fn make(
         },
         addresses,
         progress: memory.progress.filter(|_| waits).map(progress),
-        inputs: pending::Inputs { ssh_keys: ssh_keys.as_deref(), secrets: secrets.as_ref() },
+        inputs: pending::Inputs {
+            ssh_keys: ssh_keys.as_ref().ok().and_then(Option::as_deref),
+            secrets: secrets.as_ref().ok().and_then(Option::as_ref),
+        },
+        hindrance,
         before,
         now: Time(Timestamp::now()),
     })
@@ -111,25 +117,37 @@ fn progress(progress: crate::image::Progress) -> Progress {
     }
 }
 
+/// Whether a new seed waits for the next start.
+fn reseeds(judged: &Judged) -> bool {
+    let reseed = judged.goal().and_then(Goal::desired).map(|desired| &desired.cloud_init().reseed);
+    judged.domain.record().zip(reseed).is_some_and(|(record, reseed)| record.wants_reseed(reseed))
+}
+
 /// Which Secrets a seed would be made from now: looked up rarely, since each look is a request.
-async fn secrets(context: &Context, judged: &Judged, memory: &mut Memory) -> Option<SeedStatus> {
-    let desired = judged.goal().and_then(Goal::desired)?;
+async fn secrets(
+    context: &Context,
+    judged: &Judged,
+    memory: &mut Memory,
+) -> Result<Option<SeedStatus>, Obstacle> {
+    let Some(desired) = judged.goal().and_then(Goal::desired) else { return Ok(None) };
     let cloud_init = desired.cloud_init();
     let named = cloud_init.user_data_secret.is_some() || cloud_init.network_data_secret.is_some();
     if !named || judged.domain.record().is_none() || !context.objects.reachable() {
-        return None;
+        return Ok(None);
     }
-    if let Some((at, secrets)) = &memory.secrets
+    if let Some((at, generation, secrets)) = &memory.secrets
         && at.elapsed() < SECRETS
+        && *generation == desired.generation()
     {
-        return Some(secrets.clone());
+        return Ok(Some(secrets.clone()));
     }
-    let super::observed::Inputs::Ready { secrets, .. } = inputs::gather(&context.objects, desired).await.0
-    else {
-        return None;
-    };
-    memory.secrets = Some((Instant::now(), secrets.clone()));
-    Some(secrets)
+    match inputs::gather(&context.objects, desired).await.0 {
+        super::observed::Inputs::Ready { secrets, .. } => {
+            memory.secrets = Some((Instant::now(), desired.generation(), secrets.clone()));
+            Ok(Some(secrets))
+        }
+        super::observed::Inputs::Unavailable(obstacle) => Err(obstacle),
+    }
 }
 
 fn next(judged: &Judged, ending: &Ending, nameless: bool, memory: &mut Memory) -> Duration {

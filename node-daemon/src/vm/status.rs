@@ -36,6 +36,8 @@ pub(crate) struct Report<'a> {
     pub(crate) progress: Option<Progress>,
     /// What a seed would be made from now, where it is known.
     pub(crate) inputs: pending::Inputs<'a>,
+    /// What a change lacks that waits for the next start.
+    pub(crate) hindrance: Option<&'a Obstacle>,
     /// Conditions as they were last reported.
     pub(crate) before: &'a [Condition],
     /// Now.
@@ -296,10 +298,11 @@ fn restart_required(report: &Report) -> Finding {
     if fields.is_empty() {
         return Finding::new(c::RESTART_REQUIRED, false, "NothingPending", "");
     }
-    let message = format!(
-        "{} take effect at the next start: set spec.restartRequest to a new value",
-        fields.join(", ")
-    );
+    let fields = fields.join(", ");
+    let message = match report.hindrance {
+        Some(obstacle) => format!("{fields} take effect at a later start; {}", obstacle.message),
+        None => format!("{fields} take effect at the next start: set spec.restartRequest to a new value"),
+    };
     Finding::new(c::RESTART_REQUIRED, true, "ChangesPending", message)
 }
 

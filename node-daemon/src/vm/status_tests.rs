@@ -11,21 +11,26 @@ fn world(strategy: RunStrategy) -> World {
     World::new(spec)
 }
 
-fn told(world: &World, plan: &Plan, addresses: Vec<Address>) -> VirtualMachineStatus {
-    let goal = world.goal();
-    status(&Report {
+fn report<'a>(world: &'a World, goal: Option<&'a Goal>, plan: &'a Plan) -> Report<'a> {
+    Report {
         uid: Uuid::from_u128(1),
         generation: world.generation,
-        goal: goal.as_ref(),
+        goal,
         refused: None,
         domain: &world.domain,
         outcome: Outcome::Plan(plan),
-        addresses,
+        addresses: Vec::new(),
         progress: None,
         inputs: pending::Inputs::default(),
+        hindrance: None,
         before: &[],
         now: Time(Timestamp::UNIX_EPOCH),
-    })
+    }
+}
+
+fn told(world: &World, plan: &Plan, addresses: Vec<Address>) -> VirtualMachineStatus {
+    let goal = world.goal();
+    status(&Report { addresses, ..report(world, goal.as_ref(), plan) })
 }
 
 #[test]
@@ -84,6 +89,22 @@ fn a_change_that_waits_is_listed_and_leaves_it_ready() {
 }
 
 #[test]
+fn a_change_that_waits_says_what_it_lacks() {
+    let mut world = world(RunStrategy::Always);
+    world.settle();
+    world.edit(|spec| spec.cpu = 4);
+    let (goal, lacks) = (world.goal(), Obstacle::later("NetworkNotFound", "there is no uplink: create it"));
+    let report = Report { hindrance: Some(&lacks), ..report(&world, goal.as_ref(), &Plan::Converged) };
+    let status = status(&report);
+    let found = c::find(&status.conditions, c::RESTART_REQUIRED).unwrap();
+    assert!(
+        found.message.starts_with("spec.cpu") && found.message.ends_with("create it"),
+        "{}",
+        found.message
+    );
+}
+
+#[test]
 fn what_only_an_edit_removes_is_stalled_and_what_passes_is_not() {
     let world = world(RunStrategy::Always);
     let stalled = told(&world, &Plan::Blocked(Obstacle::stalled("DigestMismatch", "…")), Vec::new());
@@ -106,19 +127,8 @@ fn a_refused_spec_says_so_while_the_last_good_one_runs_on() {
     world.settle();
     let goal = world.goal();
     let refused = Obstacle::stalled("InvalidSpec", "spec.cpu must be between 1 and 256");
-    let status = status(&Report {
-        uid: Uuid::from_u128(1),
-        generation: 2,
-        goal: goal.as_ref(),
-        refused: Some(&refused),
-        domain: &world.domain,
-        outcome: Outcome::Plan(&Plan::Converged),
-        addresses: Vec::new(),
-        progress: None,
-        inputs: pending::Inputs::default(),
-        before: &[],
-        now: Time(Timestamp::UNIX_EPOCH),
-    });
+    let report = report(&world, goal.as_ref(), &Plan::Converged);
+    let status = status(&Report { generation: 2, refused: Some(&refused), ..report });
     assert_eq!(
         (is(&status, c::READY), is(&status, c::RUNNING).0),
         (pair("False", "InvalidSpec"), "True".to_owned())

@@ -93,8 +93,8 @@ pub(crate) enum On {
 /// One effect.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
-    /// Begin to fetch the image of this disk, unless that is under way.
-    FetchImage { disk: String },
+    /// Begin to fetch the image of this name, unless that is under way.
+    FetchImage { image: String },
     /// Make the folder.
     MakeFolder,
     /// Make a disk over its image.
@@ -145,6 +145,18 @@ pub(crate) fn plan(goal: &Goal, observed: &Observed, moment: &Moment) -> Plan {
         (Goal::Run(desired), Domain::Ours { state, record }) => {
             running::run(desired, *state, record, observed, moment)
         }
+    }
+}
+
+/// Why an edit that waits for the next start would not be part of it, as far as its disks and interfaces go.
+pub(crate) fn hindrance(goal: &Goal, observed: &Observed) -> Option<Obstacle> {
+    match (goal, &observed.domain) {
+        (Goal::Run(desired), Domain::Ours { state: State::Running | State::Paused(_), record })
+            if record.rebuilds(desired.spec()) =>
+        {
+            start::obstacle(desired, record, observed)
+        }
+        _ => None,
     }
 }
 

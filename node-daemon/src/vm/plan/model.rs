@@ -3,7 +3,7 @@
 //! It refuses (by panic, in tests) what must never happen: touching a foreign domain, removing files of a running guest,
 //! starting without its files, defining without a network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdfast_api::VirtualMachine;
@@ -43,6 +43,21 @@ pub(in crate::vm) fn spec() -> VirtualMachineSpec {
     }
 }
 
+/// A disk over an image that is not cached.
+pub(super) fn extra_disk() -> Disk {
+    Disk {
+        name: "extra".into(),
+        size: "1Gi".into(),
+        image: Some(ObjectRef { name: "late".into() }),
+        blank: None,
+    }
+}
+
+/// An interface in another network.
+pub(super) fn wan() -> Interface {
+    Interface { name: "wan".into(), network: ObjectRef { name: "uplink".into() }, ..Default::default() }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::vm) enum Guest {
     Obeys,
@@ -54,14 +69,20 @@ pub(in crate::vm) struct World {
     pub(in crate::vm) spec: VirtualMachineSpec,
     pub(in crate::vm) generation: i64,
     pub(in crate::vm) deleted: bool,
-    /// Whether the object is known to the daemon at all.
+    /// Whether the API answers: without it the object and all it refers to are unknown.
     pub(in crate::vm) known: bool,
     pub(in crate::vm) domain: Domain,
     pub(in crate::vm) folder: Folder,
-    pub(in crate::vm) image: bool,
+    /// Names of images in the cache.
+    pub(in crate::vm) images: BTreeSet<String>,
+    /// Names of images, networks and Secrets that nobody has made yet.
+    pub(in crate::vm) missing: BTreeSet<String>,
+    /// Whether this host was seen to run guest code.
+    pub(in crate::vm) proved: bool,
     disks: BTreeMap<String, u64>,
     seed: bool,
-    network: bool,
+    /// Names of networks that work on the host.
+    networks: BTreeSet<String>,
     pub(in crate::vm) guest: Guest,
     pub(in crate::vm) starts: u32,
     pub(in crate::vm) forced: u32,
@@ -82,10 +103,12 @@ impl World {
             known: true,
             domain: Domain::Absent,
             folder: Folder::Absent,
-            image: false,
+            images: BTreeSet::new(),
+            missing: BTreeSet::new(),
+            proved: true,
             disks: BTreeMap::new(),
             seed: false,
-            network: false,
+            networks: BTreeSet::new(),
             guest: Guest::Obeys,
             starts: 0,
             forced: 0,
@@ -125,7 +148,7 @@ impl World {
         if let Domain::Ours { state, .. } = &mut self.domain {
             *state = State::Off(Ended::Unknown);
         }
-        self.network = false;
+        self.networks.clear();
         self.crash();
     }
 
@@ -158,27 +181,64 @@ impl World {
         vm
     }
 
-    fn observed(&self) -> Observed {
-        let digest = Digest::new([7; 32]);
-        let held = HeldImage { digest, format: Format::Qcow2, virtual_bytes: 1 << 29 };
-        let image = if self.image { Image::Held(held) } else { Image::Fetchable(digest) };
-        let network = serde_json::json!({"uid": Uuid::from_u128(9), "name": "shop/default", "kind": {"nat": {"subnet": null}}});
+    /// Why this cannot be had, where it cannot.
+    fn lacks(&self, name: &str) -> Option<Obstacle> {
+        let missing = self.missing.contains(name) || !self.known;
+        missing.then(|| Obstacle::later("NotFound", format!("there is no {name}: create it")))
+    }
+
+    /// Of everything that is named anywhere, as the planner must not mind what more it is told.
+    pub(super) fn observed(&self) -> Observed {
+        let named = self.spec.disks.iter().chain(self.old_disks());
+        let images = named.filter_map(|disk| {
+            let name = &disk.image.as_ref()?.name;
+            Some((disk.name.clone(), self.image(name)))
+        });
+        let old = self.applied().map(|spec| spec.interfaces.as_slice()).unwrap_or_default();
+        // What is wanted now counts where a name stands for both.
+        let named = old.iter().chain(&self.spec.interfaces);
+        let networks = named.map(|one| (one.name.clone(), self.network(&one.network.name)));
         Observed {
             domain: self.domain.clone(),
             folder: self.folder,
-            images: BTreeMap::from([("root".into(), image)]),
+            images: images.collect(),
             disks: self.disks.clone(),
-            networks: BTreeMap::from([(
-                "lan".into(),
-                Network::Known(serde_json::from_value(network).unwrap()),
-            )]),
-            seed: Seed {
-                written: self.seed,
-                inputs: Inputs::Ready { ssh_keys: vec![], secrets: SeedStatus::default() },
+            networks: networks.collect(),
+            seed: Seed { written: self.seed, inputs: self.inputs() },
+            accelerator: if self.proved {
+                Accelerator::Proved
+            } else {
+                Accelerator::Unproved("no guest code runs".into())
             },
-            accelerator: Accelerator::Proved,
             room: Room { memory_mib: self.room_mib, cpu: 64 },
         }
+    }
+
+    fn applied(&self) -> Option<&VirtualMachineSpec> {
+        Some(&self.domain.record()?.applied.as_ref()?.spec)
+    }
+
+    fn old_disks(&self) -> &[Disk] {
+        self.applied().map(|spec| spec.disks.as_slice()).unwrap_or_default()
+    }
+
+    fn image(&self, name: &str) -> Image {
+        let digest = Digest::new([name.as_bytes()[0]; 32]);
+        if self.images.contains(name) {
+            return Image::Held(HeldImage { digest, format: Format::Qcow2, virtual_bytes: 1 << 29 });
+        }
+        self.lacks(name).map_or(Image::Fetchable(digest), Image::Unavailable)
+    }
+
+    fn network(&self, name: &str) -> Network {
+        let record = serde_json::json!({"uid": Uuid::from_u128(9), "name": format!("shop/{name}"), "kind": {"nat": {"subnet": null}}});
+        self.lacks(name)
+            .map_or_else(|| Network::Known(serde_json::from_value(record).unwrap()), Network::Unavailable)
+    }
+
+    fn inputs(&self) -> Inputs {
+        self.lacks("secret")
+            .map_or(Inputs::Ready { ssh_keys: vec![], secrets: SeedStatus::default() }, Inputs::Unavailable)
     }
 
     fn moment(&self) -> Moment {
@@ -219,10 +279,14 @@ impl World {
     fn apply(&mut self, step: &Step) {
         self.done.push(step.clone());
         match step {
-            Step::FetchImage { .. } => self.image = true,
+            Step::FetchImage { image } => {
+                assert!(self.lacks(image).is_none(), "an image comes from nowhere");
+                self.images.insert(image.clone());
+            }
             Step::MakeFolder => self.folder = Folder::Present,
-            Step::CreateOverlay { disk, bytes, .. } => {
-                assert!(self.image, "an overlay over nothing");
+            Step::CreateOverlay { disk, image, bytes } => {
+                let held = |name: &String| Digest::new([name.as_bytes()[0]; 32]) == *image;
+                assert!(self.images.iter().any(held), "an overlay over nothing");
                 self.create(disk, *bytes);
             }
             Step::CreateBlank { disk, bytes } => self.create(disk, *bytes),
@@ -233,9 +297,13 @@ impl World {
             }
             Step::WriteSeed(_) => {
                 assert!(!self.running(), "the seed changes under a running guest");
+                assert!(self.lacks("secret").is_none(), "a seed is made from nothing");
                 self.seed = true;
             }
-            Step::EnsureNetwork { .. } => self.network = true,
+            Step::EnsureNetwork { network, .. } => {
+                let name = network.name.rsplit('/').next().unwrap_or_default();
+                self.networks.insert(name.to_owned());
+            }
             Step::Define(record) => {
                 let state = match self.domain {
                     Domain::Ours { state, .. } => state,
@@ -271,10 +339,11 @@ impl World {
 
     fn start(&mut self, paused: bool) {
         assert!(!self.running(), "a guest is started twice");
-        assert!(
-            self.seed && self.network && self.disks.len() >= self.spec.disks.len(),
-            "started before all is there"
-        );
+        assert!(self.proved, "a guest is started where none can run");
+        let defined = Desired::applied(UID, self.domain.record().unwrap()).unwrap();
+        let disks = defined.disks().iter().all(|disk| self.disks.contains_key(&disk.name));
+        let networks = defined.interfaces().iter().all(|one| self.networks.contains(&one.network));
+        assert!(self.seed && disks && networks, "started before all is there");
         self.starts += 1;
         (self.stop_begun, self.asked) = (None, None);
         self.ours(|state, _| *state = if paused { State::Paused(PausedBy::Request) } else { State::Running });

@@ -76,7 +76,7 @@ pub(super) fn happen(world: &mut World, happening: &Happening) {
         }),
         Happening::ObjectVanishes => world.known = false,
         Happening::ObjectReturns => world.known = true,
-        Happening::ImageIsLost => world.image = false,
+        Happening::ImageIsLost => world.images.clear(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::desired::Desired;
-use super::super::observed::{Observed, PausedBy, State};
+use super::super::observed::{Observed, Obstacle, PausedBy, State};
 use super::super::record::{Record, Run, Stop};
 use super::{Moment, On, Plan, Step, remember, start};
 
@@ -22,7 +22,10 @@ pub(super) fn run(
     observed: &Observed,
     moment: &Moment,
 ) -> Plan {
-    if record.stop.is_some() || record.wants_restart(&desired.spec().restart_request) {
+    // A guest that could not start again is not stopped for that.
+    let asked = record.wants_restart(&desired.spec().restart_request);
+    let hindered = if asked { start::hindrance(desired, record, observed) } else { None };
+    if record.stop.is_some() || (asked && hindered.is_none()) {
         return stop(Stop::Restart, desired.grace(), state, record, moment);
     }
     let wanted = Record { run: Run::Started, ..judged(desired, record) };
@@ -41,9 +44,22 @@ pub(super) fn run(
         }
         (State::Paused(_), false) => Plan::Do(vec![Step::Resume]),
         (State::Paused(PausedBy::Request | PausedBy::IoError), true)
-        | (State::Running | State::Off(_), _) => {
-            start::full(desired, observed.room).map_or(Plan::Converged, Plan::Blocked)
+        | (State::Running | State::Off(_), _) => match hindered {
+            Some(plan) => runs_on(plan),
+            None => start::full(desired, observed.room).map_or(Plan::Converged, Plan::Blocked),
+        },
+    }
+}
+
+/// The restart waits.
+fn runs_on(hindered: Plan) -> Plan {
+    match hindered {
+        Plan::Blocked(obstacle) => {
+            let message =
+                format!("the guest runs on, since it could not start again now: {}", obstacle.message);
+            Plan::Blocked(Obstacle { message, ..obstacle })
         }
+        other => other,
     }
 }
 

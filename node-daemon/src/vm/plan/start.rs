@@ -25,39 +25,103 @@ pub(super) fn first(desired: &Desired, observed: &Observed) -> Plan {
 }
 
 /// A further start, from what the record remembers.
+///
+/// A guest that ran before does not stay off because an edit since then names something that cannot be had: it starts
+/// as it was, and the edit goes on waiting. Only one that ended for good, and is asked to run once more, waits for it.
 pub(super) fn again(desired: &Desired, record: &Record, observed: &Observed) -> Plan {
-    gather(desired, Some(record), observed).unwrap_or_else(|plan| plan)
+    match gather(desired, Some(record), observed) {
+        // Beginning to fetch delays nothing.
+        Ok(plan) | Err(plan @ Plan::Do(_)) => plan,
+        Err(hindered) if record.run == Run::Done => hindered,
+        Err(hindered) => match as_before(desired, record, observed) {
+            None | Some(Err(Plan::Blocked(_))) => hindered,
+            Some(Ok(plan) | Err(plan)) => plan,
+        },
+    }
+}
+
+/// What keeps the guest from starting again as it is wanted now; asked while it still runs.
+pub(super) fn hindrance(desired: &Desired, record: &Record, observed: &Observed) -> Option<Plan> {
+    gather(desired, Some(record), observed).err()
+}
+
+/// What disks or interfaces lack for the next start.
+pub(super) fn obstacle(desired: &Desired, record: &Record, observed: &Observed) -> Option<Obstacle> {
+    match parts(desired, Some(record), observed) {
+        Err(Plan::Blocked(obstacle)) => Some(obstacle),
+        Ok(_) | Err(Plan::Converged | Plan::Do(_) | Plan::Wait { .. }) => None,
+    }
 }
 
 fn gather(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Result<Plan, Plan> {
+    proved(observed)?;
+    let applied = size(desired, record, observed.room)?;
+    let parts = parts(desired, record, observed)?;
+    let (seed, write_seed) = seed(desired, record, observed)?;
+    let mut next = next_record(desired, applied, &observed.domain, record, &parts, seed);
+    serve(&mut next.served_restarts, &desired.spec().restart_request);
+    serve(&mut next.served_reseeds, &desired.spec().cloud_init.reseed);
+    Ok(parts.start(next, write_seed, desired.paused()))
+}
+
+/// The last start once more, with the seed it had. What was asked for since is remembered and not served.
+fn as_before(desired: &Desired, record: &Record, observed: &Observed) -> Option<Result<Plan, Plan>> {
+    let applied = record.applied.clone().filter(|_| observed.seed.written)?;
+    let old = Desired::applied(desired.identity().uid, record).ok()?;
+    let start = || {
+        proved(observed)?;
+        let parts = parts(&old, Some(record), observed)?;
+        let seed = record.seed.clone();
+        let next = next_record(desired, applied, &observed.domain, Some(record), &parts, seed);
+        Ok(parts.start(next, false, desired.paused()))
+    };
+    Some(start())
+}
+
+fn proved(observed: &Observed) -> Result<(), Plan> {
     match &observed.accelerator {
-        Accelerator::Proved => {}
-        Accelerator::Trying => return Err(Plan::Wait { on: On::Proof, until: PROOF_LOOK }),
+        Accelerator::Proved => Ok(()),
+        Accelerator::Trying => Err(Plan::Wait { on: On::Proof, until: PROOF_LOOK }),
         Accelerator::Unproved(message) => {
-            return Err(Plan::Blocked(Obstacle::later("AcceleratorUnproved", message.clone())));
+            Err(Plan::Blocked(Obstacle::later("AcceleratorUnproved", message.clone())))
         }
     }
-    let size = size(desired, record, observed.room)?;
+}
+
+/// What a guest is put together from.
+struct Parts {
+    images: BTreeMap<String, HeldImage>,
+    networks: BTreeMap<String, NetworkRecord>,
+    /// Makes the folder and the disks that are not there.
+    disks: Vec<Step>,
+}
+
+fn parts(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Result<Parts, Plan> {
     let images = images(desired, observed)?;
     let networks = networks(desired, record, observed)?;
-    let (seed, write_seed) = seed(desired, record, observed)?;
-    let next = next_record(desired, size, &observed.domain, record, &images, &networks, seed);
-    let mut steps = vec![Step::MakeFolder];
+    let mut disks = vec![Step::MakeFolder];
     for disk in desired.disks() {
         let present = observed.disks.get(&disk.name).copied();
         if present.is_none() && had(record, &disk.name) {
             return Err(Plan::Blocked(missing(&disk.name)));
         }
-        steps.extend(disk_step(disk, images.get(&disk.name), present)?);
+        disks.extend(disk_step(disk, images.get(&disk.name), present)?);
     }
-    if write_seed {
-        steps.push(Step::WriteSeed(Box::new(next.clone())));
+    Ok(Parts { images, networks, disks })
+}
+
+impl Parts {
+    fn start(self, next: Record, write_seed: bool, paused: bool) -> Plan {
+        let mut steps = self.disks;
+        if write_seed {
+            steps.push(Step::WriteSeed(Box::new(next.clone())));
+        }
+        let ensure = |(interface, network)| Step::EnsureNetwork { interface, network };
+        steps.extend(self.networks.into_iter().map(ensure));
+        steps.push(Step::Define(Box::new(next)));
+        steps.push(Step::Start { paused });
+        Plan::Do(steps)
     }
-    let ensure = |(interface, network)| Step::EnsureNetwork { interface, network };
-    steps.extend(networks.into_iter().map(ensure));
-    steps.push(Step::Define(Box::new(next)));
-    steps.push(Step::Start { paused: desired.paused() });
-    Ok(Plan::Do(steps))
 }
 
 /// The images under all disks; begins to fetch all that are missing before it waits for any.
@@ -65,12 +129,12 @@ fn images(desired: &Desired, observed: &Observed) -> Result<BTreeMap<String, Hel
     let mut held = BTreeMap::new();
     let (mut fetch, mut wait) = (Vec::new(), false);
     for disk in desired.disks() {
-        let Source::Image { .. } = disk.source else { continue };
+        let Source::Image { name, .. } = &disk.source else { continue };
         match observed.images.get(&disk.name) {
             Some(Image::Held(image)) => {
                 held.insert(disk.name.clone(), image.clone());
             }
-            Some(Image::Fetchable(_)) => fetch.push(Step::FetchImage { disk: disk.name.clone() }),
+            Some(Image::Fetchable(_)) => fetch.push(Step::FetchImage { image: name.clone() }),
             Some(Image::Fetching(_)) => wait = true,
             Some(Image::Unavailable(obstacle)) => return Err(Plan::Blocked(obstacle.clone())),
             None => return Err(Plan::Blocked(unseen("image", &disk.name))),
@@ -98,9 +162,10 @@ fn networks(
         let remembered =
             record.and_then(|record| record.networks.get(&interface.name)).filter(|old| old.name == name);
         let network = match (remembered, observed.networks.get(&interface.name)) {
-            (_, Some(Network::Known(network))) | (Some(network), _) => network.clone(),
+            (_, Some(Network::Known(network))) if network.name == name => network.clone(),
+            (Some(network), _) => network.clone(),
             (None, Some(Network::Unavailable(obstacle))) => return Err(Plan::Blocked(obstacle.clone())),
-            (None, None) => return Err(Plan::Blocked(unseen("network", &interface.name))),
+            (None, _) => return Err(Plan::Blocked(unseen("network", &interface.name))),
         };
         known.insert(interface.name.clone(), network);
     }
@@ -168,14 +233,9 @@ fn next_record(
     applied: Applied,
     domain: &Domain,
     record: Option<&Record>,
-    images: &BTreeMap<String, HeldImage>,
-    networks: &BTreeMap<String, NetworkRecord>,
+    parts: &Parts,
     seed: SeedRecord,
 ) -> Record {
-    let mut served_restarts = record.map(|record| record.served_restarts.clone()).unwrap_or_default();
-    let mut served_reseeds = record.map(|record| record.served_reseeds.clone()).unwrap_or_default();
-    serve(&mut served_restarts, &desired.spec().restart_request);
-    serve(&mut served_reseeds, &desired.spec().cloud_init.reseed);
     let pin = |(disk, image): (&String, &HeldImage)| {
         (disk.clone(), PinnedImage { digest: image.digest, format: image.format })
     };
@@ -190,17 +250,17 @@ fn next_record(
             .map(|record| record.images.clone())
             .unwrap_or_default()
             .into_iter()
-            .chain(images.iter().map(pin))
+            .chain(parts.images.iter().map(pin))
             .collect(),
-        networks: networks.clone(),
+        networks: parts.networks.clone(),
         seed,
         run: Run::Ready,
         ended: ended(domain),
         stop: None,
         restarts: record.map_or(0, |record| record.restarts),
         failures: record.map_or_else(Failures::default, |record| record.failures),
-        served_restarts,
-        served_reseeds,
+        served_restarts: record.map(|record| record.served_restarts.clone()).unwrap_or_default(),
+        served_reseeds: record.map(|record| record.served_reseeds.clone()).unwrap_or_default(),
     }
 }
 

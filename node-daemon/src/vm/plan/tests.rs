@@ -1,10 +1,10 @@
 //! What the planner does, told one rule at a time.
 
-use holdfast_api::virtual_machine::RunStrategy;
+use holdfast_api::virtual_machine::{RunStrategy, VirtualMachineSpec};
 
 use super::super::observed::{Domain, Ended, State};
 use super::super::record::Run;
-use super::model::{Guest, World, spec};
+use super::model::{Guest, World, extra_disk, spec, wan};
 use super::{On, Plan, Step};
 
 fn started(strategy: RunStrategy) -> World {
@@ -230,4 +230,129 @@ fn a_disk_that_is_gone_is_not_replaced_by_an_empty_one() {
     world.lose_disk("data");
     world.end(Ended::PoweredOff);
     assert!(matches!(world.settle(), Some(Plan::Blocked(obstacle)) if obstacle.reason == "DiskMissing"));
+}
+
+/// Edits that need something nobody has made yet, with its name.
+fn edits() -> [(&'static str, fn(&mut VirtualMachineSpec)); 3] {
+    [
+        ("secret", |spec| spec.cloud_init.reseed = "again".into()),
+        ("uplink", |spec| spec.interfaces.push(wan())),
+        ("late", |spec| spec.disks.push(extra_disk())),
+    ]
+}
+
+fn applied(world: &World) -> &VirtualMachineSpec {
+    &world.domain.record().unwrap().applied.as_ref().unwrap().spec
+}
+
+#[test]
+fn a_guest_that_ended_starts_as_it_was_while_an_edit_lacks_something() {
+    for (missing, edit) in edits() {
+        for ended in [Ended::Failed, Ended::Unknown] {
+            let mut world = started(RunStrategy::Always);
+            let before = applied(&world).clone();
+            world.missing.insert(missing.into());
+            world.edit(edit);
+            assert_eq!(world.settle(), Some(Plan::Converged), "{missing}");
+            world.end(ended);
+            assert_eq!(world.settle(), Some(Plan::Converged), "{missing}");
+            assert_eq!((world.running(), applied(&world)), (true, &before), "{missing}");
+            // With no API, too, and when all is there the next start takes the edit along.
+            world.known = false;
+            world.reboot();
+            world.settle();
+            assert!(world.running(), "{missing}");
+            (world.known, world.missing) = (true, Default::default());
+            world.end(Ended::PoweredOff);
+            world.settle();
+            let record = world.domain.record().unwrap();
+            assert!(!record.rebuilds(&world.spec) && !record.wants_reseed(&world.spec.cloud_init.reseed));
+        }
+    }
+}
+
+#[test]
+fn a_restart_that_lacks_something_waits_and_the_guest_runs_on() {
+    for (missing, edit) in edits() {
+        let mut world = started(RunStrategy::Always);
+        world.missing.insert(missing.into());
+        world.edit(edit);
+        world.edit(|spec| spec.restart_request = "now".into());
+        let Some(Plan::Blocked(obstacle)) = world.settle() else { panic!("{missing} is not there") };
+        assert!(obstacle.message.contains("runs on"), "{}", obstacle.message);
+        assert_eq!((world.running(), world.starts), (true, 1), "{missing}");
+        world.missing.clear();
+        world.settle();
+        assert_eq!((world.running(), world.starts), (true, 2), "{missing}");
+        assert!(!world.domain.record().unwrap().rebuilds(&world.spec), "{missing}");
+    }
+}
+
+#[test]
+fn no_guest_is_stopped_for_a_restart_on_a_host_that_runs_none() {
+    let mut world = started(RunStrategy::Always);
+    world.proved = false;
+    world.edit(|spec| spec.restart_request = "now".into());
+    assert!(
+        matches!(world.settle(), Some(Plan::Blocked(obstacle)) if obstacle.reason == "AcceleratorUnproved")
+    );
+    assert_eq!((world.running(), world.starts), (true, 1));
+}
+
+#[test]
+fn a_restart_fetches_a_new_image_before_it_stops_the_guest() {
+    let mut world = started(RunStrategy::Always);
+    world.edit(|spec| spec.disks.push(extra_disk()));
+    world.settle();
+    world.edit(|spec| spec.restart_request = "now".into());
+    assert_eq!(names(world.look(9)), ["remember"]);
+    assert_eq!(names(world.look(9)), ["fetch-image"]);
+    assert!(world.running());
+    world.settle();
+    assert_eq!((world.starts, applied(&world).disks.len()), (2, 3));
+}
+
+#[test]
+fn a_guest_that_ended_for_good_waits_for_what_its_restart_lacks() {
+    let mut world = started(RunStrategy::Once);
+    world.end(Ended::PoweredOff);
+    world.settle();
+    world.missing.insert("uplink".into());
+    world.edit(|spec| spec.interfaces.push(wan()));
+    world.edit(|spec| spec.restart_request = "now".into());
+    assert!(matches!(world.settle(), Some(Plan::Blocked(_))));
+    world.missing.clear();
+    world.settle();
+    assert_eq!((world.running(), world.starts), (true, 2));
+}
+
+#[test]
+fn a_start_as_before_keeps_the_disks_and_networks_an_edit_took_away() {
+    let mut world = started(RunStrategy::Always);
+    world.missing.insert("secret".into());
+    world.edit(|spec| {
+        spec.cloud_init.reseed = "again".into();
+        spec.disks.pop();
+        spec.interfaces[0].network.name = "uplink".into();
+    });
+    world.settle();
+    world.end(Ended::Failed);
+    world.settle();
+    let record = world.domain.record().unwrap();
+    assert_eq!((applied(&world).disks.len(), record.networks["lan"].name.as_str()), (2, "shop/default"));
+}
+
+#[test]
+fn what_keeps_a_waiting_edit_from_the_next_start_is_told() {
+    let told = |world: &World| {
+        let observed = world.observed();
+        super::hindrance(&world.goal().unwrap(), &observed).map(|obstacle| obstacle.message)
+    };
+    let mut world = started(RunStrategy::Always);
+    world.missing.insert("uplink".into());
+    assert_eq!(told(&world), None);
+    world.edit(|spec| spec.interfaces.push(wan()));
+    assert!(told(&world).unwrap().contains("uplink"));
+    world.missing.clear();
+    assert_eq!(told(&world), None);
 }
