@@ -99,7 +99,7 @@ pub(crate) struct SeedRecord {
 /// How the run stands. Written after the fact it states, so a crash in between reads as the state before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Run {
-    /// Defined, and not known to have started since.
+    /// Defined, and not known to have run since.
     Ready,
     /// Started by us; if the domain is off, the guest ended since.
     Started,

@@ -12,6 +12,7 @@ use super::goal::Judged;
 use super::memory::Memory;
 use super::observed::{Domain, Obstacle, PausedBy, State};
 use super::plan::{Goal, On, Plan, Step};
+use super::record::Run;
 use super::status::{self, Outcome, Report};
 use super::{addresses, inputs, pending};
 use crate::jitter::spread;
@@ -189,10 +190,15 @@ pub(crate) fn tell(context: &Context, judged: &Judged, steps: &[Step], memory: &
     }
 }
 
-/// A guest frozen by a full disk is let run again and again, and a download is tried again and again: no story.
+/// A guest frozen by a full disk is let run again and again, one just started for the first time, and a download is tried
+/// again and again: no story.
 fn is_news(step: &Step, domain: &Domain, memory: &mut Memory) -> bool {
     match step {
-        Step::Resume => !matches!(domain, Domain::Ours { state: State::Paused(PausedBy::IoError), .. }),
+        Step::Resume => match domain {
+            Domain::Ours { state: State::Paused(PausedBy::IoError), .. } => false,
+            Domain::Ours { record, .. } => record.run != Run::Ready,
+            Domain::Absent | Domain::Foreign => true,
+        },
         Step::FetchImage { .. } => !std::mem::replace(&mut memory.told_fetch, true),
         _ => true,
     }

@@ -10,7 +10,8 @@
 //!
 //! Guarantees: a plan never touches a foreign domain, never removes files while the guest runs, and every step may be
 //! the last before a crash: the next look plans on from whatever is there. `Remember` is written *before* a stop is
-//! requested and *after* a start succeeded, so an end is never mistaken for another.
+//! requested and *after* a start succeeded, and a guest whose last end libvirt still tells is frozen until then, so an
+//! end is never mistaken for another.
 
 mod off;
 mod running;
@@ -109,7 +110,7 @@ pub(crate) enum Step {
     EnsureNetwork { interface: String, network: crate::network::NetworkRecord },
     /// Define the domain this record describes.
     Define(Box<Record>),
-    /// Start it; with its processors frozen if so wanted.
+    /// Start it; with its processors frozen if so wanted, or until the start is remembered.
     Start { paused: bool },
     /// Write the record into the domain's metadata.
     Remember(Box<Record>),

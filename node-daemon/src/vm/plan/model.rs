@@ -85,6 +85,10 @@ pub(in crate::vm) struct World {
     networks: BTreeSet<String>,
     pub(in crate::vm) guest: Guest,
     pub(in crate::vm) starts: u32,
+    /// Starts after which the guest did anything.
+    pub(in crate::vm) runs: u32,
+    /// Started frozen, and not let run since.
+    fresh: bool,
     pub(in crate::vm) forced: u32,
     pub(in crate::vm) room_mib: u64,
     clock: u64,
@@ -111,6 +115,8 @@ impl World {
             networks: BTreeSet::new(),
             guest: Guest::Obeys,
             starts: 0,
+            runs: 0,
+            fresh: false,
             forced: 0,
             room_mib: 4096,
             clock: 1_000_000,
@@ -129,12 +135,14 @@ impl World {
         matches!(self.domain, Domain::Ours { state: State::Running | State::Paused(_), .. })
     }
 
-    /// The guest ends, whoever caused it.
+    /// The guest ends, whoever caused it; a frozen one does nothing by itself.
     pub(in crate::vm) fn end(&mut self, ended: Ended) {
-        if let Domain::Ours { state, .. } = &mut self.domain
-            && !matches!(state, State::Off(_))
-        {
-            *state = State::Off(ended);
+        if let Domain::Ours { state, .. } = &mut self.domain {
+            match state {
+                State::Off(_) => {}
+                State::Paused(_) if ended == Ended::PoweredOff => {}
+                State::Running | State::Paused(_) => *state = State::Off(ended),
+            }
         }
     }
 
@@ -319,7 +327,10 @@ impl World {
                 self.ours(|state, _| *state = State::Off(Ended::Failed));
             }
             Step::Suspend => self.ours(|state, _| *state = State::Paused(PausedBy::Request)),
-            Step::Resume => self.ours(|state, _| *state = State::Running),
+            Step::Resume => {
+                self.runs += u32::from(std::mem::take(&mut self.fresh));
+                self.ours(|state, _| *state = State::Running);
+            }
             Step::Undefine => {
                 assert!(!self.running(), "a running guest is undefined");
                 self.domain = Domain::Absent;
@@ -345,6 +356,8 @@ impl World {
         let networks = defined.interfaces().iter().all(|one| self.networks.contains(&one.network));
         assert!(self.seed && disks && networks, "started before all is there");
         self.starts += 1;
+        self.runs += u32::from(!paused);
+        self.fresh = paused;
         (self.stop_begun, self.asked) = (None, None);
         self.ours(|state, _| *state = if paused { State::Paused(PausedBy::Request) } else { State::Running });
     }

@@ -46,47 +46,44 @@ pub(super) fn run(
 
 /// What the end of the last run meant, where that was not settled yet.
 ///
-/// A start is remembered only after it succeeded, so a domain that is off without that either never ran (libvirt knows
-/// no end, or still the one before) or ended before we could write it down.
+/// A start is written down after it succeeded. A domain that is off without that may have run and ended before: then
+/// libvirt tells another end than before the start. With the same end the guest was frozen or not started, so it did
+/// not run, and it can only have failed to start.
 fn settle(strategy: RunStrategy, ended: Ended, record: &Record, now: i64) -> Option<Record> {
-    let news = ended != Ended::Unknown && record.ended != Some(ended);
-    let ran = record.run == Run::Started || (record.run == Run::Ready && news);
     if record.stop.is_some() {
         return Some(Record { run: Run::Stopped, stop: None, ..record.clone() });
     }
-    if !ran {
-        return None;
+    let news = ended != Ended::Unknown && record.ended != Some(ended);
+    match record.run {
+        Run::Started => Some(ran(strategy, ended, record, now)),
+        Run::Ready if news => Some(ran(strategy, ended, record, now)),
+        Run::Ready if ended == Ended::Failed => Some(failed(record, now)),
+        Run::Ready | Run::Done | Run::Stopped => None,
     }
-    let run = match (strategy, ended) {
-        (_, Ended::NeverStarted) => Run::Ready,
-        (RunStrategy::Always, _) | (RunStrategy::RerunOnFailure, Ended::Failed | Ended::Unknown) => {
-            Run::Ready
-        }
-        (RunStrategy::RerunOnFailure, Ended::PoweredOff) | (RunStrategy::Once | RunStrategy::Halted, _) => {
-            Run::Done
-        }
-    };
-    Some(counted(record, run, ended, now))
 }
 
-/// Only what the guest did itself counts: after a power cut every guest starts at once.
-///
-/// `Stopped` marks the end as seen: it is neither a run (`Started`) nor an end still to be judged (`Ready`).
-fn counted(record: &Record, run: Run, ended: Ended, now: i64) -> Record {
-    let again = run == Run::Ready;
-    let by_itself = again && ended != Ended::Unknown;
+fn ran(strategy: RunStrategy, ended: Ended, record: &Record, now: i64) -> Record {
+    match (strategy, ended) {
+        (_, Ended::NeverStarted) => failed(record, now),
+        // After a power cut every guest starts at once: only what the guest did itself counts.
+        (RunStrategy::Always | RunStrategy::RerunOnFailure, Ended::Unknown) => {
+            Record { run: Run::Stopped, ..record.clone() }
+        }
+        (RunStrategy::Always, _) | (RunStrategy::RerunOnFailure, Ended::Failed) => {
+            Record { restarts: record.restarts.saturating_add(1), ..failed(record, now) }
+        }
+        (RunStrategy::RerunOnFailure, Ended::PoweredOff) | (RunStrategy::Once | RunStrategy::Halted, _) => {
+            Record { run: Run::Done, ..record.clone() }
+        }
+    }
+}
+
+/// One failure more. `Stopped` marks the end as seen: neither a run (`Started`) nor one still to be judged (`Ready`).
+fn failed(record: &Record, now: i64) -> Record {
     let well = now.saturating_sub(record.failures.last) > WELL_AFTER;
     let count = if well { 0 } else { record.failures.count };
-    Record {
-        run: if again { Run::Stopped } else { run },
-        restarts: record.restarts.saturating_add(i32::from(by_itself && ended != Ended::NeverStarted)),
-        failures: if by_itself {
-            Failures { count: count.saturating_add(1), last: now }
-        } else {
-            record.failures
-        },
-        ..record.clone()
-    }
+    let failures = Failures { count: count.saturating_add(1), last: now };
+    Record { run: Run::Stopped, failures, ..record.clone() }
 }
 
 /// How long the next start has to wait. After a clock went back it does not wait at all, rather than for years.

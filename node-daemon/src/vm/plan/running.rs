@@ -30,7 +30,8 @@ pub(super) fn run(
     }
     let wanted = Record { run: Run::Started, ..judged(desired, record) };
     if wanted != *record {
-        return Plan::Do(vec![remember(wanted)]);
+        let waits = record.run == Run::Ready && matches!(state, State::Paused(_)) && !desired.paused();
+        return Plan::Do([remember(wanted)].into_iter().chain(waits.then_some(Step::Resume)).collect());
     }
     match (state, desired.paused()) {
         (State::Running, true) => Plan::Do(vec![Step::Suspend]),

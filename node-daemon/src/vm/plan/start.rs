@@ -61,7 +61,7 @@ fn gather(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Re
     let mut next = next_record(desired, applied, &observed.domain, record, &parts, seed);
     serve(&mut next.served_restarts, &desired.spec().restart_request);
     serve(&mut next.served_reseeds, &desired.spec().cloud_init.reseed);
-    Ok(parts.start(next, write_seed, desired.paused()))
+    Ok(parts.start(next, write_seed, frozen(desired, observed)))
 }
 
 /// The last start once more, with the seed it had. What was asked for since is remembered and not served.
@@ -73,7 +73,7 @@ fn as_before(desired: &Desired, record: &Record, observed: &Observed) -> Option<
         let parts = parts(&old, Some(record), observed)?;
         let seed = record.seed.clone();
         let next = next_record(desired, applied, &observed.domain, Some(record), &parts, seed);
-        Ok(parts.start(next, false, desired.paused()))
+        Ok(parts.start(next, false, frozen(desired, observed)))
     };
     Some(start())
 }
@@ -291,6 +291,12 @@ fn disk_step(disk: &Disk, image: Option<&HeldImage>, present: Option<u64>) -> Re
 fn had(record: Option<&Record>, disk: &str) -> bool {
     let applied = record.and_then(|record| record.applied.as_ref());
     applied.is_some_and(|applied| applied.spec.disks.iter().any(|old| old.name == disk))
+}
+
+/// Whether it starts with its processors frozen: wanted so, or because libvirt tells how the last run ended until the
+/// next one ends. Where those two could not be told apart, the guest runs only once its start is written down.
+fn frozen(desired: &Desired, observed: &Observed) -> bool {
+    desired.paused() || matches!(ended(&observed.domain), Some(Ended::PoweredOff | Ended::Failed))
 }
 
 /// How the domain ended last, as libvirt says before it is defined anew.

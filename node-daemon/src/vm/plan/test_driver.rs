@@ -44,11 +44,6 @@ impl Twin {
     }
 
     fn happen(&mut self, happening: &Happening) {
-        let paused = matches!(self.world.domain, Domain::Ours { state: State::Paused(_), .. });
-        if paused && matches!(happening, Happening::GuestPowersOff) {
-            // A frozen guest does nothing; the model allows it, libvirt does not.
-            return;
-        }
         let before = self.world.domain.clone();
         happen(&mut self.world, happening);
         self.befall(happening, &before);
@@ -61,14 +56,14 @@ impl Twin {
         plan
     }
 
-    /// What comes from outside. Ended guests cannot end again.
+    /// What comes from outside. Ended guests cannot end again, and frozen ones do nothing.
     fn befall(&self, happening: &Happening, before: &Domain) {
         let Domain::Ours { state, record } = before else { return };
-        let ended = matches!(state, State::Off(_));
+        let (ended, runs) = (matches!(state, State::Off(_)), matches!(state, State::Running));
         let libvirt = &self.libvirt;
         self.runtime.block_on(async {
             match happening {
-                Happening::GuestPowersOff if !ended => libvirt.shutdown(UID).await.unwrap(),
+                Happening::GuestPowersOff if runs => libvirt.shutdown(UID).await.unwrap(),
                 Happening::GuestFails | Happening::HostReboots if !ended => {
                     libvirt.destroy(UID).await.unwrap();
                 }

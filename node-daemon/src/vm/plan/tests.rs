@@ -356,3 +356,63 @@ fn what_keeps_a_waiting_edit_from_the_next_start_is_told() {
     world.missing.clear();
     assert_eq!(told(&world), None);
 }
+
+/// A guest under `Once` whose restart was asked for and carried out, up to the moment it runs again.
+fn rerun() -> World {
+    let mut world = started(RunStrategy::Once);
+    world.end(Ended::PoweredOff);
+    world.settle();
+    world.edit(|spec| spec.restart_request = "now".into());
+    while world.runs < 2 {
+        world.look(usize::MAX);
+    }
+    world
+}
+
+#[test]
+fn a_second_run_that_ends_like_the_first_while_the_daemon_is_dead_is_not_repeated() {
+    let mut world = rerun();
+    world.crash();
+    world.end(Ended::PoweredOff);
+    world.settle();
+    assert_eq!((world.runs, run(&world)), (2, Run::Done));
+}
+
+#[test]
+fn a_restart_is_not_lost_when_the_daemon_dies_between_definition_and_start() {
+    let mut world = started(RunStrategy::Once);
+    world.end(Ended::PoweredOff);
+    world.settle();
+    world.edit(|spec| spec.restart_request = "now".into());
+    let steps = names(world.look(0));
+    world.look(steps.len() - 1);
+    assert_eq!((steps.last(), run(&world), world.running()), (Some(&"start"), Run::Ready, false));
+    world.crash();
+    world.settle();
+    assert_eq!((world.runs, world.running()), (2, true));
+}
+
+#[test]
+fn a_guest_that_dies_as_soon_as_it_is_started_is_backed_off() {
+    let mut world = started(RunStrategy::Always);
+    world.end(Ended::Failed);
+    let (before, mut looks) = (world.starts, 0);
+    while world.starts < before + 6 {
+        looks += 1;
+        world.look(usize::MAX);
+        world.end(Ended::Failed);
+    }
+    let failures = world.domain.record().unwrap().failures;
+    assert!(failures.count >= 5 && looks > 60, "{failures:?} after {looks} looks");
+}
+
+#[test]
+fn a_restarted_guest_is_let_run_once_its_start_is_written_down() {
+    let mut world = started(RunStrategy::Always);
+    world.end(Ended::Failed);
+    while !world.running() {
+        world.look(usize::MAX);
+    }
+    assert_eq!(names(world.look(9)), ["remember", "resume"]);
+    assert_eq!(world.look(9), Some(Plan::Converged));
+}
