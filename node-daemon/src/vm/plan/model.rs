@@ -94,6 +94,7 @@ pub(in crate::vm) struct World {
     clock: u64,
     stop_begun: Option<u64>,
     asked: Option<u64>,
+    resumed: Option<u64>,
     /// Steps carried out and not taken up yet by whoever repeats them elsewhere.
     pub(super) done: Vec<Step>,
 }
@@ -122,6 +123,7 @@ impl World {
             clock: 1_000_000,
             stop_begun: None,
             asked: None,
+            resumed: None,
             done: Vec::new(),
         }
     }
@@ -146,6 +148,19 @@ impl World {
         }
     }
 
+    /// The host's disk is full: QEMU freezes the guest that writes.
+    pub(super) fn fill_disk(&mut self) {
+        if let Domain::Ours { state: state @ State::Running, .. } = &mut self.domain {
+            *state = State::Paused(PausedBy::IoError);
+        }
+    }
+
+    /// Everything that is named is there again.
+    pub(super) fn mend(&mut self) {
+        self.missing.clear();
+        (self.known, self.proved) = (true, true);
+    }
+
     /// The file of a disk is gone.
     pub(in crate::vm) fn lose_disk(&mut self, name: &str) {
         self.disks.remove(name);
@@ -162,7 +177,7 @@ impl World {
 
     /// The daemon dies: it forgets what it did not write down.
     pub(in crate::vm) fn crash(&mut self) {
-        (self.stop_begun, self.asked) = (None, None);
+        (self.stop_begun, self.asked, self.resumed) = (None, None, None);
     }
 
     pub(in crate::vm) fn goal(&self) -> Option<Goal> {
@@ -255,7 +270,7 @@ impl World {
             now: i64::try_from(self.clock).unwrap(),
             stopping_for: since(self.stop_begun),
             asked_ago: since(self.asked),
-            resumed_ago: None,
+            resumed_ago: since(self.resumed),
         }
     }
 
@@ -329,6 +344,7 @@ impl World {
             Step::Suspend => self.ours(|state, _| *state = State::Paused(PausedBy::Request)),
             Step::Resume => {
                 self.runs += u32::from(std::mem::take(&mut self.fresh));
+                self.resumed = Some(self.clock);
                 self.ours(|state, _| *state = State::Running);
             }
             Step::Undefine => {

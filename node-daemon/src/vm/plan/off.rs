@@ -6,7 +6,7 @@ use holdfast_api::virtual_machine::RunStrategy;
 
 use super::super::desired::Desired;
 use super::super::observed::{Ended, Observed};
-use super::super::record::{Failures, Record, Run};
+use super::super::record::{Failures, Record, Run, serve};
 use super::running::judged;
 use super::{Moment, On, Plan, remember, start};
 
@@ -30,10 +30,14 @@ pub(super) fn run(
     observed: &Observed,
     moment: &Moment,
 ) -> Plan {
+    let request = &desired.spec().restart_request;
+    if record.stop.is_some() {
+        return Plan::Do(vec![remember(stopped(record, request))]);
+    }
     if let Some(settled) = settle(desired.run_strategy(), ended, record, moment.now) {
         return Plan::Do(vec![remember(settled)]);
     }
-    let asked = record.wants_restart(&desired.spec().restart_request);
+    let asked = record.wants_restart(request);
     if record.run == Run::Done && desired.run_strategy() != RunStrategy::Always && !asked {
         let wanted = judged(desired, record);
         return if wanted == *record { Plan::Converged } else { Plan::Do(vec![remember(wanted)]) };
@@ -44,15 +48,20 @@ pub(super) fn run(
     }
 }
 
+/// Stopped by us, to start again. Whatever that start comes to, a request stops the guest once only.
+fn stopped(record: &Record, request: &str) -> Record {
+    let mut stopped =
+        Record { run: Run::Stopped, stop: None, failures: Failures::default(), ..record.clone() };
+    serve(&mut stopped.served_restarts, request);
+    stopped
+}
+
 /// What the end of the last run meant, where that was not settled yet.
 ///
 /// A start is written down after it succeeded. A domain that is off without that may have run and ended before: then
 /// libvirt tells another end than before the start. With the same end the guest was frozen or not started, so it did
 /// not run, and it can only have failed to start.
 fn settle(strategy: RunStrategy, ended: Ended, record: &Record, now: i64) -> Option<Record> {
-    if record.stop.is_some() {
-        return Some(Record { run: Run::Stopped, stop: None, ..record.clone() });
-    }
     let news = ended != Ended::Unknown && record.ended != Some(ended);
     match record.run {
         Run::Started => Some(ran(strategy, ended, record, now)),

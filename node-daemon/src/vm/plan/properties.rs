@@ -1,12 +1,14 @@
 //! Properties of the planner over random histories, with a crash between any two steps.
 
+use std::collections::BTreeSet;
+
 use holdfast_api::virtual_machine::RunStrategy;
 use proptest::prelude::*;
 
 use super::super::observed::{Domain, Ended, Folder, State};
 use super::super::record::Run;
 use super::Plan;
-use super::model::{Guest, World, spec};
+use super::model::{Guest, World, extra_disk, spec, wan};
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -27,7 +29,18 @@ pub(super) enum Happening {
     ObjectVanishes,
     ObjectReturns,
     ImageIsLost,
+    DiskFills,
+    Wan(bool),
+    ExtraDisk(bool),
+    /// Somebody has removed what has this name, or not made it yet.
+    Lacks(&'static str),
+    Makes(&'static str),
+    Proved(bool),
+    Delete,
 }
+
+/// All that an edit may name before it is there.
+const NAMED: [&str; 4] = ["tiny", "late", "uplink", "secret"];
 
 pub(super) fn strategy() -> impl Strategy<Value = RunStrategy> {
     use RunStrategy::{Always, Halted, Once, RerunOnFailure};
@@ -51,6 +64,12 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::ObjectVanishes),
         1 => Just(Happening::ObjectReturns),
         1 => Just(Happening::ImageIsLost),
+        1 => Just(Happening::DiskFills),
+        1 => any::<bool>().prop_map(Happening::Wan),
+        1 => any::<bool>().prop_map(Happening::ExtraDisk),
+        1 => prop::sample::select(NAMED.to_vec()).prop_map(Happening::Lacks),
+        1 => prop::sample::select(NAMED.to_vec()).prop_map(Happening::Makes),
+        1 => any::<bool>().prop_map(Happening::Proved),
     ]
 }
 
@@ -77,6 +96,19 @@ pub(super) fn happen(world: &mut World, happening: &Happening) {
         Happening::ObjectVanishes => world.known = false,
         Happening::ObjectReturns => world.known = true,
         Happening::ImageIsLost => world.images.clear(),
+        Happening::DiskFills => world.fill_disk(),
+        Happening::Wan(there) => world.edit(|spec| {
+            spec.interfaces.truncate(1);
+            spec.interfaces.extend(there.then(wan));
+        }),
+        Happening::ExtraDisk(there) => world.edit(|spec| {
+            spec.disks.truncate(2);
+            spec.disks.extend(there.then(extra_disk));
+        }),
+        Happening::Lacks(name) => drop(world.missing.insert((*name).to_owned())),
+        Happening::Makes(name) => drop(world.missing.remove(*name)),
+        Happening::Proved(proved) => world.proved = *proved,
+        Happening::Delete => world.deleted = true,
     }
 }
 
@@ -87,6 +119,29 @@ pub(super) fn history() -> impl Strategy<Value = Vec<Happening>> {
 /// How many histories: 500, or as many as `PROPTEST_CASES` says, which proptest itself heeds only where no number is set.
 pub(super) fn histories() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(500)
+}
+
+/// A history that a person ends by deleting the object, and what happens meanwhile.
+pub(super) fn deletion() -> impl Strategy<Value = Vec<Happening>> {
+    (history(), history()).prop_map(|(before, after)| [before, vec![Happening::Delete], after].concat())
+}
+
+/// The most runs that a history may come to: the first, one for each restart asked for, one for each end after which
+/// the strategy wants another. Under `Once` a power cut in the moment between a start and its record may repeat it.
+fn most_runs(strategy: RunStrategy, history: &[Happening]) -> usize {
+    use RunStrategy::{Always, Halted, RerunOnFailure};
+    let requests = history.iter().filter_map(|one| match one {
+        Happening::Restart(n) => Some(*n),
+        _ => None,
+    });
+    let again = |one: &&Happening| match one {
+        Happening::GuestPowersOff => strategy == Always,
+        Happening::GuestFails => matches!(strategy, Always | RerunOnFailure),
+        Happening::HostReboots => true,
+        _ => false,
+    };
+    let first = usize::from(strategy != Halted);
+    first + requests.collect::<BTreeSet<_>>().len() + history.iter().filter(again).count()
 }
 
 proptest! {
@@ -100,7 +155,7 @@ proptest! {
         for one in &history {
             happen(&mut world, one);
         }
-        world.known = true;
+        world.mend();
         prop_assert_eq!(world.settle(), Some(Plan::Converged));
         prop_assert_eq!(world.look(usize::MAX), Some(Plan::Converged));
         let record = world.domain.record();
@@ -113,21 +168,64 @@ proptest! {
         if let Domain::Ours { state: State::Running, .. } = world.domain {
             prop_assert!(!world.spec.paused);
         }
+        // A start takes every edit along, and all requests were served.
+        if let Some(record) = record.filter(|_| world.running()) {
+            prop_assert!(!record.wants_restart(&world.spec.restart_request));
+        }
     }
 
-    /// Whatever happened before, a deleted virtual machine leaves nothing, and no object that vanished does that.
+    /// No guest runs more often than its strategy and the people say, whenever the daemon dies.
     #[test]
-    fn deletion_leaves_nothing_and_only_deletion_does(history in history()) {
+    fn no_history_runs_a_guest_more_often_than_asked(strategy in strategy(), history in history()) {
+        let mut world = World::new(spec());
+        world.spec.run_strategy = strategy;
+        for one in history.iter().filter(|one| !matches!(one, Happening::Strategy(_))) {
+            happen(&mut world, one);
+        }
+        world.mend();
+        world.settle();
+        prop_assert!(world.runs as usize <= most_runs(strategy, &history), "{} runs", world.runs);
+    }
+
+    /// Whatever an edit lacks, a guest that runs comes back after any end: with no API, too.
+    #[test]
+    fn a_guest_that_ran_comes_back_whatever_an_edit_lacks(history in history(), lacking in history()) {
+        let mut world = World::new(spec());
+        for one in &history {
+            happen(&mut world, one);
+        }
+        world.mend();
+        world.edit(|spec| spec.run_strategy = RunStrategy::Always);
+        world.settle();
+        for one in lacking.iter().filter(|one| !matches!(one, Happening::Strategy(_))) {
+            happen(&mut world, one);
+        }
+        world.images.extend(["tiny", "late"].map(str::to_owned));
+        world.missing.extend(["uplink", "secret"].map(str::to_owned));
+        world.proved = true;
+        world.reboot();
+        world.settle();
+        prop_assert!(world.running());
+        world.known = false;
+        world.end(Ended::Failed);
+        world.settle();
+        prop_assert!(world.running());
+    }
+
+    /// Whatever happened before and meanwhile, a deleted virtual machine leaves nothing, and no object that vanished
+    /// does that.
+    #[test]
+    fn deletion_leaves_nothing_and_only_deletion_does(history in deletion()) {
         let mut world = World::new(spec());
         world.settle();
         for one in &history {
             happen(&mut world, one);
-            prop_assert_eq!(world.folder, Folder::Present);
-            prop_assert!(world.domain != Domain::Absent);
+            prop_assert!(world.deleted || (world.folder == Folder::Present && world.domain != Domain::Absent));
         }
-        (world.known, world.deleted) = (true, true);
+        world.mend();
         prop_assert_eq!(world.settle(), Some(Plan::Converged));
         prop_assert_eq!((&world.domain, world.folder), (&Domain::Absent, Folder::Absent));
+        prop_assert_eq!(world.look(usize::MAX), Some(Plan::Converged));
     }
 
     /// A foreign domain of the same UUID stops everything; the model panics if a step comes.
