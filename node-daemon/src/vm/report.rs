@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn only_the_first_attempt_to_fetch_is_told_until_the_guest_has_started() {
-        let (mut memory, fetch) = (Memory::default(), Step::FetchImage { disk: "root".to_owned() });
+        let (mut memory, fetch) = (Memory::default(), Step::FetchImage { image: "debian".to_owned() });
         let told = |memory: &mut Memory| is_news(&fetch, &Domain::Absent, memory);
         assert_eq!([told(&mut memory), told(&mut memory)], [true, false]);
         memory.before(&[Step::Start { paused: false }]);
