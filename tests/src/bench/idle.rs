@@ -10,6 +10,7 @@ use super::daemon_log::NODE;
 use super::{Row, Value};
 use crate::guest_image;
 use crate::machine::{Machine, SOON, tiny};
+use crate::site::Accelerator;
 use crate::story::Story;
 
 /// Twice the time between two looks at a guest in peace.
@@ -40,7 +41,7 @@ pub(super) async fn measure(story: &Story<'_>) -> Result<Vec<Row>> {
     let second = running(story, "another").await?;
     let growth = (resident(daemon)? - rss).max(0.0);
     let ours = settled_pss(qemu(first.uid())?)? + growth;
-    let bare = bare()?;
+    let bare = bare(story.site.accelerator())?;
     for machine in [&first, &second] {
         machine.delete().await?;
         machine.wait_gone(SOON).await?;
@@ -49,7 +50,7 @@ pub(super) async fn measure(story: &Story<'_>) -> Result<Vec<Row>> {
     let row = |id, what, value, unit, must, moon| Row {
         id,
         what,
-        accelerator: "tcg",
+        accelerator: story.site.accelerator().word(),
         limit: "-",
         value: Value::Figure(value, unit),
         must,
@@ -127,10 +128,10 @@ async fn usage(story: &Story<'_>, pid: u32) -> Result<Usage> {
 }
 
 /// Bytes of a guest like ours under QEMU alone, once it has booted.
-fn bare() -> Result<f64> {
+fn bare(accelerator: Accelerator) -> Result<f64> {
     let disk = tempfile::NamedTempFile::new().context("could not make a disk")?;
     fs::copy(guest_image::find("tiny")?.file, disk.path()).context("could not copy the image")?;
-    let qemu = BareQemu::spawn(disk.path())?;
+    let qemu = BareQemu::spawn(disk.path(), accelerator)?;
     qemu.resume()?;
     settled_pss(qemu.pid())
 }

@@ -3,11 +3,16 @@
 use std::fmt::Write;
 
 use serde::Serialize;
+use serde_json::{Value as Json, json};
 
 use super::stats::{Estimate, estimate, median};
 
-/// Half the width of a null test's interval above which a ratio decides nothing.
+/// How far from 1 the limit may be against itself; beyond that a ratio decides nothing.
 const QUIET: f64 = 0.05;
+/// Columns are as wide as their widest cell may become, since each row is printed as soon as it is measured.
+const WIDTHS: [usize; 9] = [4, 31, 5, 12, 29, 10, 19, 5, 0];
+const HEAD: [&str; 9] =
+    ["id", "what", "accel", "ours", "limit", "", "ratio [95 %]", "must", "moon   verdict"];
 
 /// One figure against its limit.
 #[derive(Clone, Debug, Serialize)]
@@ -38,38 +43,70 @@ pub enum Value {
 }
 
 /// Whether a row reached its `must`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It did.
     Pass,
     /// It did not.
     Fail,
-    /// The machine was too noisy to say.
+    /// The machine was too noisy to say: the limit against itself was not 1.
     Noisy,
+    /// The machine was quiet, and `must` lies within the interval: more pairs would tell.
+    Open,
+    /// It has no `must`.
+    None,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "FAIL",
+            Self::Noisy => "noisy",
+            Self::Open => "open",
+            Self::None => "-",
+        }
+    }
 }
 
 impl Row {
     /// A ratio passes when its whole interval lies at or below `must`, fails when all of it lies above.
     pub fn verdict(&self) -> Verdict {
         match &self.value {
+            _ if self.must.is_infinite() => Verdict::None,
             Value::Figure(figure, _) if *figure <= self.must => Verdict::Pass,
             Value::Figure(..) => Verdict::Fail,
             Value::Ratio(pairs) if noisy(pairs) => Verdict::Noisy,
             Value::Ratio(pairs) => match ratio(pairs) {
                 Estimate { high, .. } if high <= self.must => Verdict::Pass,
                 Estimate { low, .. } if low > self.must => Verdict::Fail,
-                _ => Verdict::Noisy,
+                _ => Verdict::Open,
             },
         }
     }
 
-    fn cells(&self) -> [String; 9] {
-        let verdict = match self.verdict() {
-            _ if self.must.is_infinite() => "-",
-            Verdict::Pass => "pass",
-            Verdict::Fail => "FAIL",
-            Verdict::Noisy => "noisy",
+    /// Whether it is asked for by this name; `B1*` and `B7f` are asked for with what they belong to.
+    pub(super) fn is(&self, id: &str) -> bool {
+        self.id.trim_end_matches(['*', 'f']) == id
+    }
+
+    /// Its line of the table.
+    pub(super) fn line(&self) -> String {
+        line(&self.cells())
+    }
+
+    /// All there is to keep of it.
+    pub(super) fn record(&self) -> Json {
+        let (ratio, itself) = match &self.value {
+            Value::Ratio(pairs) => (Some(ratio(pairs)), Some(null(pairs))),
+            Value::Figure(..) => (None, None),
         };
+        json!({"row": self, "ratio": ratio, "limitAgainstItself": itself, "verdict": self.verdict()})
+    }
+
+    fn cells(&self) -> [String; 9] {
+        let verdict = self.verdict().word();
         let moon = self.moon.map_or_else(|| "-".to_owned(), |moon| moon.to_string());
         let (ours, limit, figure) = match &self.value {
             Value::Figure(figure, unit) => (format!("{figure:.2} {unit}"), "-".to_owned(), "-".to_owned()),
@@ -105,25 +142,28 @@ fn ratio(pairs: &[[f64; 3]]) -> Estimate {
 }
 
 /// The limit against itself: on a quiet machine that is 1.
-fn noisy(pairs: &[[f64; 3]]) -> bool {
-    let null = estimate(&pairs.iter().map(|[_, before, after]| before / after).collect::<Vec<_>>());
-    (null.high - null.low) / 2.0 > QUIET
+fn null(pairs: &[[f64; 3]]) -> Estimate {
+    estimate(&pairs.iter().map(|[_, before, after]| before / after).collect::<Vec<_>>())
 }
 
-/// The whole table.
-pub(super) fn table(rows: &[Row]) -> String {
-    let head = ["id", "what", "accel", "ours", "limit", "", "ratio [95 %]", "must", "moon   verdict"]
-        .map(str::to_owned);
-    let lines: Vec<[String; 9]> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
+/// A narrow interval beside 1 is no quiet machine either: it drifted.
+fn noisy(pairs: &[[f64; 3]]) -> bool {
+    let Estimate { low, high, .. } = null(pairs);
+    low < 1.0 - QUIET || high > 1.0 + QUIET
+}
+
+/// The line above the rows.
+pub(super) fn head() -> String {
+    line(&HEAD.map(str::to_owned))
+}
+
+fn line(cells: &[String; 9]) -> String {
     let mut text = String::new();
-    for line in &lines {
-        for (column, cell) in line.iter().enumerate() {
-            let width = lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
-            let _ = write!(text, "{}  ", pad(cell, width));
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
+    for (cell, width) in cells.iter().zip(WIDTHS) {
+        let _ = write!(text, "{}  ", pad(cell, width));
     }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
     text
 }
 
@@ -146,6 +186,19 @@ mod tests {
         assert_eq!(row(quiet, 1.05).verdict(), Verdict::Fail);
         let loud = (0..10).map(|n| [11.0, 10.0, 10.0 + f64::from(n)]).collect();
         assert_eq!(row(Value::Ratio(loud), 1.2).verdict(), Verdict::Noisy);
+        let drifting = vec![[11.0, 10.0, 12.0]; 10];
+        assert_eq!(row(Value::Ratio(drifting), 1.2).verdict(), Verdict::Noisy);
+    }
+
+    #[test]
+    fn a_must_within_the_interval_stays_open() {
+        let wide = (0..10).map(|n| [10.0 + f64::from(n), 10.0, 10.0]).collect();
+        assert_eq!(row(Value::Ratio(wide), 1.45).verdict(), Verdict::Open);
+    }
+
+    #[test]
+    fn a_row_without_a_must_has_no_verdict() {
+        assert_eq!(row(Value::Figure(6.0, "/s"), f64::INFINITY).verdict(), Verdict::None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(super) async fn measure(story: &Story<'_>) -> Result<Row> {
     Ok(Row {
         id: "B10",
         what: "API writes per VM up to RUNNING",
-        accelerator: "tcg",
+        accelerator: story.site.accelerator().word(),
         limit: "-",
         value,
         must: 6.0,

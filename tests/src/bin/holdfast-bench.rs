@@ -1,6 +1,5 @@
 //! `holdfast-bench`: our figures beside their limits. See `holdfast_tests::bench`.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -8,7 +7,7 @@ use holdfast_tests::bench;
 
 /// Measures Holdfast against the limits of the tools below it, on this machine, now.
 ///
-/// Exit code 0: every row that decides reached its must; 1: one did not; 2: it could not be measured.
+/// Exit code 0: every row that decides reached its must; 1: one did not; 2: one could not be measured.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -18,14 +17,14 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match bench::run(&Args::parse().options).await {
-        Ok(outcome) => {
-            let printed = std::io::stdout().write_all(outcome.text.as_bytes());
-            if printed.is_ok() && outcome.passed { ExitCode::SUCCESS } else { ExitCode::from(1) }
-        }
-        Err(error) => {
-            eprintln!("holdfast-bench: {error:#}");
-            ExitCode::from(2)
-        }
+    let outcome = bench::run(&Args::parse().options).await;
+    let (code, failures) = match outcome {
+        Ok(outcome) if !outcome.failures.is_empty() => (2, outcome.failures),
+        Ok(outcome) => (u8::from(!outcome.passed), Vec::new()),
+        Err(error) => (2, vec![format!("{error:#}")]),
+    };
+    for failure in failures {
+        eprintln!("holdfast-bench: {failure}");
     }
+    ExitCode::from(code)
 }

@@ -43,7 +43,8 @@ impl Accelerator {
         Ok(Self::Tcg)
     }
 
-    fn word(self) -> &'static str {
+    /// Its name in a daemon's configuration and on QEMU's command line.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
             Self::Tcg => "tcg",

@@ -38,6 +38,7 @@ pub struct Layout {
 pub struct Site {
     folder: PathBuf,
     kubeconfig: PathBuf,
+    accelerator: Accelerator,
     images: ImageServer,
     // In the order in which they end.
     members: Vec<(String, Mutex<Member>)>,
@@ -68,6 +69,7 @@ impl Site {
         let site = Self {
             folder: layout.folder.clone(),
             kubeconfig,
+            accelerator,
             images,
             members,
             controller: Mutex::new(controller),
@@ -94,6 +96,11 @@ impl Site {
     /// A client of the administrator, for the calling runtime.
     pub async fn admin(&self) -> Result<Client> {
         kubeconfig::client(&self.kubeconfig).await
+    }
+
+    /// What executes the guests of its hosts.
+    pub fn accelerator(&self) -> Accelerator {
+        self.accelerator
     }
 
     /// The image server that every host reaches.
