@@ -7,7 +7,8 @@
 #   packages.sh --go        install only Go, if no Go new enough is on PATH
 #
 # No service of the machine is started or enabled by this: a policy-rc.d stands in the way while
-# the packages unpack, and the units they would enable at the next boot are disabled again.
+# the packages unpack, and the units they would enable at the next boot are disabled again. What a
+# killed run left of that, the next one clears up.
 set -euo pipefail
 
 readonly needed=(
@@ -18,6 +19,8 @@ readonly needed=(
     ca-certificates gcc libc6-dev make pkg-config libvirt-dev
     # test guests, and the way into them
     mmdebstrap gdisk dosfstools mtools e2fsprogs xz-utils openssh-client
+    # what the stories look with
+    procps systemd
 )
 readonly policy=/usr/sbin/policy-rc.d kept=/usr/sbin/policy-rc.d.before-holdfast
 
@@ -50,15 +53,39 @@ missing() {
 
 codename() { (. /etc/os-release && echo "${VERSION_CODENAME:-}"); }
 
+# Ours is known by a line of its own, and after that names the units that were enabled before.
+policy_is_ours() { grep -qs '^# tests/peers/packages.sh$' "$policy"; }
+
 hold_services() {
-    [ -e "$kept" ] || [ ! -e "$policy" ] || mv "$policy" "$kept"
-    printf '#!/bin/sh\n# For the length of one install; see tests/peers/packages.sh.\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
+    policy_is_ours && return # a killed run's, which knows the units from before it
+    [ ! -e "$policy" ] || mv "$policy" "$kept"
+    { printf '#!/bin/sh\nexit 101\n# For the length of one install; units enabled before it:\n# tests/peers/packages.sh\n'; enabled_units; } >"$policy.new"
+    chmod 755 "$policy.new"
+    mv "$policy.new" "$policy"
 }
 
 release_services() {
-    rm -f "$policy"
-    [ ! -e "$kept" ] || mv "$kept" "$policy"
+    if policy_is_ours; then
+        disable_new_units || true # grep finds nothing where no unit is new
+        rm -f "$policy"
+    fi
+    [ ! -e "$kept" ] || [ -e "$policy" ] || mv "$kept" "$policy"
+}
+
+# One at a time; apt keeps the lock of a run that was killed until it ends itself.
+take_lock() {
+    exec 8>/run/lock/holdfast-packages
+    flock 8
+}
+
+clear_up() {
+    policy_is_ours || return 0
+    [ "$(id -u)" = 0 ] || refuse "an install was killed and left $policy, which keeps every package from starting its services; run this as root to clear up"
+    take_lock
+    policy_is_ours || return 0 # it was alive, and has ended
+    say "clearing up after an install that was killed"
+    DEBIAN_FRONTEND=noninteractive dpkg --configure -a >/dev/null || refuse "dpkg --configure -a fails; see what it says and run this again"
+    release_services
 }
 
 enabled_units() { find /etc/systemd/system -type l 2>/dev/null | sort; }
@@ -67,11 +94,11 @@ enabled_units() { find /etc/systemd/system -type l 2>/dev/null | sort; }
 # A link removed is a unit disabled, and stays so over upgrades (deb-systemd-helper looks for the
 # links). The helper itself recurses for ever over libvirtd's units, which name each other.
 disable_new_units() {
-    enabled_units | comm -13 "$work/enabled-before" - | grep -E '/(lib)?virt[^/]*$' | xargs -r rm -f
+    enabled_units | comm -13 <(sed '1,/^# tests.peers.packages.sh$/d' "$policy") - | grep -E '/(lib)?virt[^/]*$' | xargs -r rm -f
 }
 
 run_apt() {
-    DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 "$@" >>"$work/log" 2>&1 && return
+    DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" >>"$work/log" 2>&1 && return
     tail -n 20 "$work/log" >&2
     refuse "apt-get ${*: -1} failed; its last lines stand above"
 }
@@ -112,12 +139,12 @@ install_packages() {
     [ "$(id -u)" = 0 ] || refuse "installing ${packages[*]} needs root; run this as root, or install them by hand"
     [ "$(dpkg --print-architecture)" = amd64 ] || refuse "the test guests are amd64 machines and this one is not; run the tests on amd64"
 
+    take_lock
     work=$(mktemp -d)
     trap 'release_services; rm -rf "$work"' EXIT
     chmod 755 "$work"
     local package
     for package in "${packages[@]}"; do [ "$package" = golang-go ] || rest+=("$package"); done
-    enabled_units >"$work/enabled-before"
     hold_services
     say "reading the package lists"
     run_apt update
@@ -126,7 +153,6 @@ install_packages() {
         run_apt install --no-install-recommends "${rest[@]}"
     fi
     [ ${#rest[@]} -eq ${#packages[@]} ] || install_go
-    disable_new_units || true # grep finds nothing where no unit is new
     say "done"
 }
 
@@ -135,10 +161,11 @@ main() {
     case ${1:-} in
         --list) wanted; return ;;
         --missing) missing; return ;;
-        --go) go_is_enough || install_packages golang-go; return ;;
+        --go) clear_up; go_is_enough || install_packages golang-go; return ;;
         "") ;;
         *) refuse "\"$1\" is no option; the options are --list, --missing and --go" ;;
     esac
+    clear_up
     mapfile -t packages < <(missing)
     [ ${#packages[@]} -eq 0 ] || install_packages "${packages[@]}"
 }
