@@ -24,14 +24,21 @@ need_tools() {
     done
 }
 
+download() {
+    local into=$1
+    shift
+    (cd "$into" && apt-get -qq download "$@") 2> >(grep -v '^W: Download is performed unsandboxed' >&2)
+}
+
 # Downloads packages of this machine's own Debian and unpacks them into a folder; installs nothing.
 unpack_packages() {
     local into=$1 debs
     shift
     debs=$(mktemp -d "$work/debs.XXXXXX")
     chmod 755 "$work" "$debs" # apt's own user fetches into it
-    apt-cache show "$1" >/dev/null 2>&1 || apt-get -qq update
-    (cd "$debs" && apt-get -qq download "$@") 2> >(grep -v '^W: Download is performed unsandboxed' >&2)
+    # A list may be missing, or name a version that the mirror has replaced since.
+    download "$debs" "$@" 2>/dev/null || { apt-get -qq update && download "$debs" "$@"; } ||
+        refuse "apt-get could not download $*; what it said stands above"
     local deb
     for deb in "$debs"/*.deb; do dpkg-deb -x "$deb" "$into"; done
     rm -rf "$debs"
