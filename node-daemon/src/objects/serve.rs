@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use holdfast_api::{HypervisorNode, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork};
+use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use super::follow::{RESYNC, config, events, follow};
+use super::follow::{RESYNC, config, events, follow, readable};
 use super::{Changes, Objects, Shelf};
 use crate::contact::Contact;
 use crate::jitter;
@@ -47,7 +48,7 @@ pub(super) async fn ring_on_return(objects: &Objects) {
 
 /// Follows the node's own object. When it vanishes, the last one seen stays in force: absence is not a command.
 async fn own(objects: &Objects, client: Client) {
-    let api = Api::<HypervisorNode>::all(client);
+    let api = Api::<DeserializeGuard<HypervisorNode>>::all(client);
     loop {
         // The time-out is the resync: the stream itself never ends.
         if timeout(jitter::spread(RESYNC), own_once(objects, api.clone())).await.is_ok() {
@@ -56,13 +57,15 @@ async fn own(objects: &Objects, client: Client) {
     }
 }
 
-async fn own_once(objects: &Objects, api: Api<HypervisorNode>) {
+async fn own_once(objects: &Objects, api: Api<DeserializeGuard<HypervisorNode>>) {
     let asked = config().fields(&format!("metadata.name={}", objects.0.node));
     let mut events = std::pin::pin!(events(api, asked));
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(node) | Event::InitApply(node)) => {
-                objects.0.own.send_replace(Some(Arc::new(node)));
+                if let Some(node) = readable(node) {
+                    objects.0.own.send_replace(Some(Arc::new(node)));
+                }
             }
             Ok(Event::Init | Event::InitDone | Event::Delete(_)) => {}
             Err(error) => log_failure(&error),
@@ -127,7 +130,7 @@ impl Objects {
 async fn serve(objects: Objects, client: Client, namespace: String) {
     let inner = &objects.0;
     let bound_here = config().fields(&format!("status.nodeName={}", inner.node));
-    let vms = Api::<VirtualMachine>::namespaced(client.clone(), &namespace);
+    let vms = Api::<DeserializeGuard<VirtualMachine>>::namespaced(client.clone(), &namespace);
     tokio::join!(
         follow(vms, bound_here, (&inner.virtual_machines, &namespace), |before, after| {
             objects.announce(before, after);
@@ -144,7 +147,7 @@ where
     K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    let api = Api::<K>::namespaced(client.clone(), place.1);
+    let api = Api::<DeserializeGuard<K>>::namespaced(client.clone(), place.1);
     follow(api, config(), place, |before, after| {
         if version(before) != version(after) {
             changes.all();

@@ -1,6 +1,6 @@
 //! The objects of one kind, by namespace and name, each namespace with the state of its watch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ const DOUBT: Duration = Duration::from_secs(45);
 /// The objects of one namespace.
 struct Section<K> {
     items: HashMap<String, Arc<K>>,
+    /// Names of those whose present version this daemon cannot read.
+    unreadable: HashSet<String>,
     /// Whether `items` was a whole list once.
     listed: bool,
     failed: Option<Instant>,
@@ -22,7 +24,7 @@ struct Section<K> {
 
 impl<K> Default for Section<K> {
     fn default() -> Self {
-        Self { items: HashMap::new(), listed: false, failed: None }
+        Self { items: HashMap::new(), unreadable: HashSet::new(), listed: false, failed: None }
     }
 }
 
@@ -56,21 +58,24 @@ impl<K: ResourceExt> Shelf<K> {
             };
             match section.items.get(name) {
                 Some(item) => Lookup::Found(item.clone()),
-                None if current && section.trusted() => Lookup::Missing,
+                None if current && section.trusted() && !section.unreadable.contains(name) => Lookup::Missing,
                 None => Lookup::Unknown,
             }
         })
     }
 
-    /// Whether the namespace was listed whole and its watch is not in doubt.
+    /// Whether the namespace was listed whole, everything in it could be read, and its watch is not in doubt.
     pub(super) fn synced(&self, namespace: &str) -> bool {
-        self.read(|sections| sections.get(namespace).is_some_and(Section::trusted))
+        self.read(|sections| {
+            sections.get(namespace).is_some_and(|section| section.trusted() && section.unreadable.is_empty())
+        })
     }
 
     /// An object was seen; returns what was there before.
     pub(super) fn put(&self, namespace: &str, item: Arc<K>) -> Option<Arc<K>> {
         self.write(namespace, |section| {
             section.failed = None;
+            section.unreadable.remove(&item.name_any());
             section.items.insert(item.name_any(), item)
         })
     }
@@ -88,15 +93,32 @@ impl<K: ResourceExt> Shelf<K> {
 
     /// An object vanished; returns what was there before.
     pub(super) fn take(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.write(namespace, |section| section.items.remove(name))
+        self.write(namespace, |section| {
+            section.unreadable.remove(name);
+            section.items.remove(name)
+        })
     }
 
-    /// A whole list was read; returns what was there before.
-    pub(super) fn replace(&self, namespace: &str, items: HashMap<String, Arc<K>>) -> HashMap<String, Arc<K>> {
+    /// An object has a version that cannot be read; the one before stays.
+    pub(super) fn blur(&self, namespace: &str, name: &str) {
+        self.write(namespace, |section| section.unreadable.insert(name.to_owned()));
+    }
+
+    /// A whole list was read; returns what was there before. The unreadable ones stay as they were.
+    pub(super) fn replace(
+        &self,
+        namespace: &str,
+        items: HashMap<String, Arc<K>>,
+        unreadable: HashSet<String>,
+    ) -> HashMap<String, Arc<K>> {
         self.write(namespace, |section| {
             section.listed = true;
             section.failed = None;
-            std::mem::replace(&mut section.items, items)
+            let before = std::mem::replace(&mut section.items, items);
+            let kept = |name: &String| Some((name.clone(), before.get(name)?.clone()));
+            section.items.extend(unreadable.iter().filter_map(kept));
+            section.unreadable = unreadable;
+            before
         })
     }
 
@@ -146,7 +168,7 @@ mod tests {
     fn an_absent_object_is_missing_only_in_a_whole_and_current_list() {
         let shelf = Shelf::<SSHKey>::default();
         assert_eq!(shelf.lookup("shop", "alice", true), Lookup::Unknown);
-        shelf.replace("shop", HashMap::new());
+        shelf.replace("shop", HashMap::new(), HashSet::new());
         assert_eq!(shelf.lookup("shop", "alice", true), Lookup::Missing);
         assert_eq!(shelf.lookup("shop", "alice", false), Lookup::Unknown);
         shelf.doubt("shop");
@@ -180,7 +202,7 @@ mod tests {
     #[test]
     fn a_namespace_the_node_no_longer_serves_is_unknown() {
         let shelf = Shelf::<SSHKey>::default();
-        shelf.replace("shop", HashMap::from([("alice".to_owned(), key("alice"))]));
+        shelf.replace("shop", HashMap::from([("alice".to_owned(), key("alice"))]), HashSet::new());
         shelf.drop_namespace("shop");
         assert_eq!(shelf.lookup("shop", "alice", true), Lookup::Unknown);
     }
