@@ -1,5 +1,6 @@
 //! The whole import against a real server on loopback and a real directory.
 
+mod astray;
 mod file;
 mod http;
 mod keep;

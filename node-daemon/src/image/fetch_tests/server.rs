@@ -24,7 +24,7 @@ pub(super) enum Then {
     Trickle,
 }
 
-/// A running server on loopback; it ends with the test's runtime.
+/// A running server, on loopback unless it says otherwise; it ends with the test's runtime.
 pub(super) struct Site {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
@@ -35,6 +35,24 @@ impl Site {
     pub(super) async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        Self::on(listener, address, answer)
+    }
+
+    /// The same on another address of this host as well.
+    pub(super) async fn start_at(
+        address: &str,
+        answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let address = SocketAddr::new(address.parse().unwrap(), listener.local_addr().unwrap().port());
+        Self::on(listener, address, answer)
+    }
+
+    fn on(
+        listener: TcpListener,
+        address: SocketAddr,
+        answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (seen, answer) = (Arc::clone(&requests), Arc::new(answer));
         tokio::spawn(async move {
