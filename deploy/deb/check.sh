@@ -19,13 +19,12 @@ said=$("$tree/usr/bin/holdfast-node" check-config --config "$tree/etc/holdfast/n
 case $said in *nodeName*) ;; *) fail "the refusal does not name nodeName: $said" ;; esac
 "$tree/usr/bin/holdfast-node" check-config --config "$tree/usr/share/doc/holdfast-node/node.yaml" || fail "the example is refused"
 
-if command -v systemd-analyze > /dev/null; then
-    unit=$tree/usr/lib/systemd/system/holdfast-node.service
-    # The binary is where the unit says only once it is installed.
-    sed -i "s#^ExecStart=/usr#ExecStart=$tree/usr#" "$unit"
-    said=$(systemd-analyze verify --man=no "$unit" 2>&1 | grep -F holdfast-node.service || true)
-    [ -z "$said" ] || fail "the unit: $said"
-    # 3.3 is what root with eight capabilities and a network comes to; a rise says that somebody loosened it.
-    systemd-analyze security --offline=yes --threshold=33 "$unit" > /dev/null || fail "the unit is less confined than it was"
-fi
+command -v systemd-analyze > /dev/null || fail "peer missing: systemd, whose systemd-analyze checks the unit; run tests/peers/packages.sh"
+unit=$tree/usr/lib/systemd/system/holdfast-node.service
+# The binary is where the unit says only once it is installed.
+sed -i "s#^ExecStart=/usr#ExecStart=$tree/usr#" "$unit"
+said=$(systemd-analyze verify --man=no "$unit" 2>&1 | grep -F holdfast-node.service || true)
+[ -z "$said" ] || fail "the unit: $said"
+# 3.3 is what root with eight capabilities and a network comes to; a rise says that somebody loosened it.
+systemd-analyze security --offline=yes --threshold=33 "$unit" > /dev/null || fail "the unit is less confined than it was"
 echo "$package: good"

@@ -20,14 +20,10 @@ const KEY: &str = "demo";
 pub(super) async fn offer(site: &Site, progress: &Progress) -> Result<()> {
     let client = site.admin().await?;
     for (built, name) in IMAGES {
-        match guest_image::find(built) {
-            Ok(image) => {
-                let url = site.images().serve(&format!("{name}.qcow2"), &image.file, Behaviour::Good);
-                offer_image(&client, name, &url, &image.digest).await?;
-                progress.say(&format!("image {name} is offered in namespace default"));
-            }
-            Err(missing) => progress.say(&format!("image {name} is not offered: {missing}")),
-        }
+        let image = guest_image::find(built)?;
+        let url = site.images().serve(&format!("{name}.qcow2"), &image.file, Behaviour::Good);
+        offer_image(&client, name, &url, &image.digest).await?;
+        progress.say(&format!("image {name} is offered in namespace default"));
     }
     offer_key(&client, site).await
 }

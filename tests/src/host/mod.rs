@@ -74,11 +74,6 @@ impl Host {
         self.folder.join(inside.trim_start_matches('/'))
     }
 
-    /// The libvirt URI for clients outside the host.
-    pub fn libvirt_uri(&self) -> String {
-        format!("qemu+unix:///system?socket={}", self.outside("/run/libvirt/libvirt-sock").display())
-    }
-
     /// Cuts the power: every process of the host dies at once. What lay in `/run` is gone after the next boot.
     pub fn power_off(&mut self) {
         self.processes.clear();
