@@ -26,6 +26,9 @@ if [ -z "$binary" ]; then
 fi
 [ -x "$binary" ] || { echo "image: $binary is no program; build it, or give none to have it built" >&2; exit 1; }
 
+# It is replaced whole, so it has to be one that this script made.
+[ ! -e "$out" ] || [ -e "$out/oci-layout" ] || { echo "image: $out is there and is no image; name another folder" >&2; exit 1; }
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root blobs=$work/layout/blobs/sha256
