@@ -11,7 +11,7 @@ use holdfast_tests::kubeconfig::{self, Login, Server};
 use holdfast_tests::process::{Process, tail};
 use holdfast_tests::spawner::Spawner;
 use holdfast_tests::wait::{Look, wait_for};
-use holdfast_tests::{files, install, peer, ports};
+use holdfast_tests::{files, install, peer, ports, site_folder};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
@@ -35,8 +35,7 @@ struct Gate {
 async fn gate() -> Result<&'static Gate> {
     static GATE: OnceCell<Gate> = OnceCell::const_new();
     let open = async || -> Result<Gate> {
-        let folder = peer::repository().join("target/sites/enrolment");
-        files::remove_folder(&folder)?;
+        let folder = site_folder::fresh("enrolment")?;
         let plane = ControlPlane::start(&folder.join("plane")).await?;
         let (file, client) = (plane.kubeconfig(), plane.client().await?);
         install::install(&file, &client, &folder).await?;

@@ -11,17 +11,14 @@ use holdfast_tests::kubeconfig::{self, Login, Server};
 use holdfast_tests::process::{Process, heading};
 use holdfast_tests::spawner::Spawner;
 use holdfast_tests::wait::{Look, wait_for};
-use holdfast_tests::{files, peer, ports};
+use holdfast_tests::{files, peer, ports, site_folder};
 use serde_json::Value;
 
 /// The user of the image; nobody's on any Debian.
 const USER: &str = "65532:65532";
 
 fn fresh_folder(name: &str) -> Result<PathBuf> {
-    let folder = peer::repository().join("target/sites/installable").join(name);
-    files::remove_folder(&folder)?;
-    files::create_folder(&folder)?;
-    Ok(folder)
+    site_folder::fresh(&format!("installable/{name}"))
 }
 
 fn run(program: impl AsRef<Path>, words: &[&str]) -> Result<String> {
@@ -103,7 +100,7 @@ async fn the_controller_in_the_image_answers_its_probes() -> Result<()> {
     run("chown", &[USER, &kubeconfig.to_string_lossy()])?;
 
     let port = ports::free()?;
-    let mut command = Command::new("chroot");
+    let mut command = peer::mortal("chroot");
     command.arg(format!("--userspec={USER}")).arg(&root).arg("/usr/bin/holdfast-controller");
     command.args(["run", "--listen", &format!("0.0.0.0:{port}")]).env("KUBECONFIG", "/kubeconfig");
     let log = folder.join("controller.log");

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use holdfast_tests::{files, peer};
+use holdfast_tests::{peer, site_folder};
 
 fn build(program: &Path, folder: &str) -> Result<PathBuf> {
-    let folder = peer::repository().join("target/sites").join(folder);
-    files::remove_folder(&folder)?;
+    let folder = site_folder::fresh(folder)?;
     let mut command = Command::new(peer::repository().join("deploy/deb/build.sh"));
     // A commit that lands between two builds is not what is asked about here.
     let said = run(command.arg(program).arg(&folder).env("SOURCE_DATE_EPOCH", "1700000000"))?;
@@ -32,14 +31,14 @@ fn script(name: &str, package: &Path) -> Result<()> {
 #[test]
 fn the_same_program_gives_the_same_package() -> Result<()> {
     let program = Path::new("/bin/true");
-    let (first, second) = (build(program, "package-1")?, build(program, "package-2")?);
+    let (first, second) = (build(program, "package/first")?, build(program, "package/second")?);
     assert!(std::fs::read(first)? == std::fs::read(second)?, "two builds differ");
     Ok(())
 }
 
 #[test]
 fn the_package_is_confined_decides_nothing_for_the_operator_and_leaves_the_state() -> Result<()> {
-    let package = build(&peer::ours("holdfast-node")?, "package")?;
+    let package = build(&peer::ours("holdfast-node")?, "package/whole")?;
     script("check.sh", &package)?;
     script("try.sh", &package)
 }
