@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The documents tell the truth where a program can judge it: paths exist, the README's example is the example, every
-# reason of a condition has its line in docs/reasons.md and every reason there is one the code gives.
+# reason of a condition has its line in docs/kinds and every reason there is one the code gives.
 set -euo pipefail
 source "$(dirname "$0")/stage.sh"
 
