@@ -97,6 +97,10 @@ fn judge_spec(vm: &VirtualMachine, domain: &Domain) -> Result<Desired, desired::
     let desired = Desired::try_from(vm)?;
     if let Some(record) = domain.record() {
         desired.follows(&record.spec)?;
+        // A disk that was removed and came back since the start is still the guest's.
+        if let Some(applied) = &record.applied {
+            desired.follows(&applied.spec)?;
+        }
     }
     Ok(desired)
 }
@@ -129,6 +133,20 @@ mod tests {
     fn a_discarded_orphan_goes_with_the_grace_it_remembers() {
         let removal = Removal { uid: UID, grace: Duration::from_secs(60) };
         assert_eq!(decide(UID, None, &running().domain, true).0, Some(Goal::Delete(removal)));
+    }
+
+    #[test]
+    fn a_disk_that_comes_back_from_another_image_before_it_left_the_guest_is_refused() {
+        let mut world = running();
+        let disk = world.spec.disks.pop().unwrap();
+        world.generation += 1;
+        world.settle();
+        let image = Some(holdfast_api::reference::ObjectRef { name: "tiny".into() });
+        world.edit(|spec| {
+            spec.disks.push(holdfast_api::virtual_machine::Disk { image, blank: None, ..disk });
+        });
+        let refused = decide(UID, Some(&world.object()), &world.domain, false).1.unwrap();
+        assert!(refused.message.contains("source of a disk cannot change"), "{}", refused.message);
     }
 
     #[test]

@@ -156,8 +156,8 @@ fn images(
     let Some(desired) = built.first() else { return (images, slowest) };
     for disk in every_disk(built).into_values() {
         let Source::Image { name, digest } = &disk.source else { continue };
-        let recorded = record.and_then(|record| record.images.get(&disk.name)).map(|image| image.digest);
-        let (image, progress) = image(context, &desired.identity().namespace, name, recorded.or(*digest));
+        let pinned = pinned(&disk.name, *digest, record);
+        let (image, progress) = image(context, &desired.identity().namespace, name, pinned);
         images.insert(disk.name.clone(), image);
         slowest = match (slowest, progress) {
             (Some(a), Some(b)) => Some(if a.bytes <= b.bytes { a } else { b }),
@@ -165,6 +165,16 @@ fn images(
         };
     }
     (images, slowest)
+}
+
+/// The bytes this disk must have. A disk that comes back after it was removed is taken for a new one, and for the one it
+/// was only where it is made from the same bytes.
+fn pinned(disk: &str, given: Option<Digest>, record: Option<&Record>) -> Option<Digest> {
+    match record.and_then(|record| Some((record.had(disk), record.images.get(disk)?.digest))) {
+        Some((true, recorded)) => Some(recorded),
+        Some((false, _)) => None,
+        None => given,
+    }
 }
 
 /// A pinned digest in the cache needs no object; only a fetch does.
@@ -285,5 +295,24 @@ fn network(context: &Context, namespace: &str, name: &str) -> Network {
                 "VirtualMachineNetwork {name} could not be read yet, because the API does not answer: the node continues by itself"
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::model::{World, spec};
+    use super::*;
+
+    #[test]
+    fn a_disk_keeps_its_bytes_and_one_that_comes_back_is_looked_up_anew() {
+        let mut world = World::new(spec());
+        world.settle();
+        let mut record = world.domain.record().unwrap().clone();
+        let (given, recorded) = (Digest::new([1; 32]), record.images["root"].digest);
+        assert_eq!(pinned("root", Some(given), None), Some(given));
+        assert_eq!(pinned("root", Some(given), Some(&record)), Some(recorded));
+        assert_eq!(pinned("other", Some(given), Some(&record)), Some(given));
+        record.images.insert("removed".into(), record.images["root"].clone());
+        assert_eq!(pinned("removed", Some(given), Some(&record)), None);
     }
 }

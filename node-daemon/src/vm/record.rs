@@ -133,6 +133,12 @@ impl Record {
         !request.is_empty() && !self.served_restarts.iter().any(|served| served == request)
     }
 
+    /// Whether the guest was last started with this disk.
+    pub(crate) fn had(&self, disk: &str) -> bool {
+        let applied = self.applied.as_ref();
+        applied.is_some_and(|applied| applied.spec.disks.iter().any(|old| old.name == disk))
+    }
+
     /// Whether the next start would give the guest other disks or interfaces than it has.
     pub(crate) fn rebuilds(&self, wanted: &VirtualMachineSpec) -> bool {
         let applied = self.applied.as_ref().map(|applied| &applied.spec);

@@ -102,10 +102,14 @@ fn parts(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Res
     let mut disks = vec![Step::MakeFolder];
     for disk in desired.disks() {
         let present = observed.disks.get(&disk.name).copied();
-        if present.is_none() && had(record, &disk.name) {
+        let image = images.get(&disk.name);
+        if present.is_none() && record.is_some_and(|record| record.had(&disk.name)) {
             return Err(Plan::Blocked(missing(&disk.name)));
         }
-        disks.extend(disk_step(disk, images.get(&disk.name), present)?);
+        if reuses(disk, image, record) {
+            return Err(Plan::Blocked(taken(&disk.name)));
+        }
+        disks.extend(disk_step(disk, image, present)?);
     }
     Ok(Parts { images, networks, disks })
 }
@@ -287,10 +291,14 @@ fn disk_step(disk: &Disk, image: Option<&HeldImage>, present: Option<u64>) -> Re
     })
 }
 
-/// Whether the guest was started with this disk before.
-fn had(record: Option<&Record>, disk: &str) -> bool {
-    let applied = record.and_then(|record| record.applied.as_ref());
-    applied.is_some_and(|applied| applied.spec.disks.iter().any(|old| old.name == disk))
+/// Whether this disk would stand on the file of another one: that of a removed disk stays, under its name.
+fn reuses(disk: &Disk, image: Option<&HeldImage>, record: Option<&Record>) -> bool {
+    let Some(record) = record.filter(|record| !record.had(&disk.name)) else { return false };
+    match (record.images.get(&disk.name), image) {
+        (Some(old), Some(new)) => old.digest != new.digest,
+        (Some(_), None) => true,
+        (None, _) => false,
+    }
 }
 
 /// Whether it starts with its processors frozen: wanted so, or because libvirt tells how the last run ended until the
@@ -313,6 +321,15 @@ fn missing(disk: &str) -> Obstacle {
         "DiskMissing",
         format!(
             "the file of disk {disk} is gone or unreadable on the node, and the guest had written to it: mount or restore the node's state folder, or delete the virtual machine"
+        ),
+    )
+}
+
+fn taken(disk: &str) -> Obstacle {
+    Obstacle::stalled(
+        "DiskNameTaken",
+        format!(
+            "a disk {disk} was removed before, and its file, made from another image, stays until the virtual machine is deleted: give the new disk another name"
         ),
     )
 }

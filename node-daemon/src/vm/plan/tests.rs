@@ -432,3 +432,30 @@ fn a_request_stops_its_guest_once_also_when_what_it_needs_vanishes_meanwhile() {
     assert_eq!(world.settle(), Some(Plan::Converged));
     assert_eq!(world.starts, 2, "the edit waits for a request of its own");
 }
+
+#[test]
+fn a_removed_disk_comes_back_from_the_image_it_was_made_from_and_from_no_other() {
+    use holdfast_api::virtual_machine::{Blank, Disk};
+    let with = |disk: Option<Disk>, world: &mut World| {
+        world.edit(|spec| {
+            spec.disks.truncate(2);
+            spec.disks.extend(disk);
+        });
+        world.spec.restart_request = format!("r{}", world.generation);
+        world.settle()
+    };
+    let mut world = started(RunStrategy::Always);
+    assert_eq!(with(Some(extra_disk()), &mut world), Some(Plan::Converged));
+    assert_eq!(with(None, &mut world), Some(Plan::Converged));
+    let starts = world.starts;
+    let other = Some(holdfast_api::reference::ObjectRef { name: "other".into() });
+    for wrong in
+        [Disk { image: other, ..extra_disk() }, Disk { image: None, blank: Some(Blank {}), ..extra_disk() }]
+    {
+        let Some(Plan::Blocked(obstacle)) = with(Some(wrong), &mut world) else { panic!("it is refused") };
+        assert_eq!((obstacle.reason, world.starts), ("DiskNameTaken", starts));
+        assert!(obstacle.message.contains("another name"), "{}", obstacle.message);
+    }
+    assert_eq!(with(Some(extra_disk()), &mut world), Some(Plan::Converged));
+    assert_eq!(applied(&world).disks.len(), 3);
+}
