@@ -152,6 +152,75 @@ async fn a_bad_image_network_or_key_is_refused_in_a_sentence() -> Result<()> {
     ])
 }
 
+/// Every field that holds text, in objects of every kind that people write.
+fn all_texts() -> Vec<Value> {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let reference = json!({"name": "seed", "key": "data"});
+    let vm = |user: &str, network: &str, user_data: Value, network_data: Value| {
+        tiny("web")
+            .with("restartRequest", "one")
+            .with("disks", json!([{"name": "root", "size": "1Gi", "image": {"name": "tiny"}}]))
+            .with(
+                "interfaces",
+                json!([{"name": "lan", "network": {"name": "n"}, "macAddress": "52:54:00:12:34:56"}]),
+            )
+            .with("placement", json!({"nodeName": "a", "nodeSelector": {"rack": "one"}}))
+            .cloud_init("hostname", "web")
+            .cloud_init("sshKeys", json!([{"name": "k"}]))
+            .cloud_init("reseed", "one")
+            .cloud_init(user, user_data)
+            .cloud_init(network, network_data)
+            .object()
+    };
+    let image_from = |source: Value| image(&json!({"source": source, "digest": digest, "format": "raw"}));
+    vec![
+        vm("userData", "networkData", json!("#cloud-config"), json!("version: 2")),
+        vm("userDataSecret", "networkDataSecret", reference.clone(), reference),
+        image_from(json!({"http": {"url": "http://h/i"}})),
+        image_from(json!({"file": {"path": "/srv/i"}})),
+        network(&json!({"nat": {"subnet": "10.9.0.0/24"}})),
+        network(&json!({"bridge": {"name": "br0"}})),
+        ssh_key("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"),
+    ]
+}
+
+/// Where the texts below this value are, as JSON pointers.
+fn texts(value: &Value, at: &str, onto: &mut Vec<String>) {
+    match value {
+        Value::String(_) => onto.push(at.to_owned()),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, item)| texts(item, &format!("{at}/{n}"), onto))
+        }
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, item)| texts(item, &format!("{at}/{name}"), onto))
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_characters_are_refused_in_every_text_of_every_kind() -> Result<()> {
+    let counter = counter().await?;
+    let mut tried = 0;
+    for object in all_texts() {
+        assert_eq!(counter.hand_in(&object)?, None, "as it is: {object}");
+        let mut places = Vec::new();
+        texts(&object["spec"], "/spec", &mut places);
+        for (place, character) in places.iter().flat_map(|place| ["\u{0}", "\u{1b}"].map(|it| (place, it))) {
+            let mut bent = object.clone();
+            let text = bent.pointer_mut(place).expect("it was found there");
+            *text = json!(format!("{}{character}", text.as_str().unwrap_or_default()));
+            let refusal =
+                counter.hand_in(&bent)?.unwrap_or_else(|| panic!("accepted with {character:?}: {place}"));
+            let field = place.trim_start_matches("/spec/").split('/').next().unwrap_or_default();
+            assert!(refusal.contains(field) || refusal.contains("must"), "{place}: {refusal}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 60, "only {tried} tries");
+    Ok(())
+}
+
 /// An object of each kind, the virtual machine on node a.
 fn furnish(counter: &Counter) -> Result<()> {
     let digest = format!("sha256:{}", "0".repeat(64));
