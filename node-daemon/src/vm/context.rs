@@ -1,5 +1,6 @@
 //! What every virtual machine of this node shares.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::fetches::Fetches;
+use super::observe;
 use super::observed::{Accelerator, Room};
+use super::room::Share;
 use crate::accelerator::Proof;
 use crate::config;
 use crate::disk::Disks;
@@ -39,10 +42,8 @@ pub(crate) struct Context {
     pub(crate) proof: watch::Receiver<Proof>,
     /// What people ask of this node: orphans to discard, images to fetch ahead.
     pub(crate) wishes: watch::Receiver<Wishes>,
-    /// MiB of memory this host has for virtual machines.
-    pub(crate) capacity_mib: u64,
-    /// Processors it has.
-    pub(crate) capacity_cpu: i32,
+    /// Processors, memory and disk space this host has for virtual machines.
+    pub(crate) capacity: Share,
 }
 
 /// Why the driver cannot start: a part of the host it cannot do without.
@@ -81,8 +82,11 @@ impl Context {
             },
             proof: driver.proof.clone(),
             wishes: driver.wishes.clone(),
-            capacity_mib: driver.capacity.memory.bytes().unwrap_or(0) >> 20,
-            capacity_cpu: driver.capacity.cpu,
+            capacity: Share {
+                cpu: u64::try_from(driver.capacity.cpu).unwrap_or(0),
+                memory: driver.capacity.memory.bytes().unwrap_or(0),
+                storage: driver.capacity.storage.bytes().unwrap_or(0),
+            },
         };
         Ok((context, events))
     }
@@ -96,26 +100,32 @@ impl Context {
         }
     }
 
-    /// What the other virtual machines here leave, halted ones and orphans counted, so that a start does not fail for
-    /// lack of room. Without an answer of libvirt the start itself will say what is wrong.
+    /// What the other virtual machines here leave, so that a start does not fail for lack of room: halted ones, orphans,
+    /// and those that are bound here and not made yet, each with the larger of what it asks for and what it has. Without an answer of libvirt the start itself will say what is wrong.
     pub(crate) async fn room(&self, uid: Uuid) -> Room {
-        let Ok(domains) = self.libvirt.domains().await else {
-            return Room { memory_mib: u64::MAX, cpu: u64::MAX };
-        };
-        let others = || domains.iter().filter(|domain| domain.uuid != uid && domain.record.is_some());
-        let memory: u64 = others().map(|domain| domain.memory_mib).sum();
-        let cpu: u64 = others().map(|domain| u64::from(domain.cpu)).sum();
-        let cpus = u64::from(self.capacity_cpu.unsigned_abs()) * u64::from(self.overcommit().unsigned_abs());
-        Room { memory_mib: self.capacity_mib.saturating_sub(memory), cpu: cpus.saturating_sub(cpu) }
+        let Ok(domains) = self.libvirt.domains().await else { return Room::ENDLESS };
+        let mut shares: BTreeMap<Uuid, Share> = BTreeMap::new();
+        for domain in domains.iter().filter(|domain| domain.record.is_some()) {
+            shares.insert(domain.uuid, Share::held(domain, observe::read(domain).record()));
+        }
+        for vm in self.objects.virtual_machines() {
+            let Some(uid) = vm.metadata.uid.as_deref().and_then(|uid| uid.parse().ok()) else { continue };
+            let share = shares.entry(uid).or_default();
+            *share = share.larger(Share::asked(&vm.spec));
+        }
+        shares.remove(&uid);
+        let whole = Share { cpu: self.capacity.cpu.saturating_mul(self.overcommit()), ..self.capacity };
+        whole.left(shares.into_values())
     }
 
     /// Without the own object the default of the kind holds.
-    fn overcommit(&self) -> i32 {
+    fn overcommit(&self) -> u64 {
         let own = self.objects.own();
         let own = own.borrow();
-        own.as_ref()
-            .map_or_else(|| HypervisorNodeSpec::default().cpu_overcommit, |node| node.spec.cpu_overcommit)
-            .max(1)
+        let overcommit = own
+            .as_ref()
+            .map_or_else(|| HypervisorNodeSpec::default().cpu_overcommit, |node| node.spec.cpu_overcommit);
+        u64::try_from(overcommit).unwrap_or(1).max(1)
     }
 }
 

@@ -27,6 +27,7 @@ mod pending;
 mod plan;
 mod record;
 mod report;
+mod room;
 mod status;
 mod supervise;
 

@@ -15,6 +15,7 @@ use super::observed::{
     Domain, Ended, Folder, HeldImage, Image, Inputs, Network, Observed, Obstacle, PausedBy, Room, Seed, State,
 };
 use super::record::Record;
+use super::room;
 use crate::disk;
 use crate::image::{self, Digest, Format, Progress};
 use crate::libvirt::{self, DomainState, PausedReason, ShutOffReason};
@@ -82,7 +83,7 @@ pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desir
     let (images, progress) = images(context, &built, record);
     let room = match desired {
         Some(desired) if starting.is_some() || grows(desired, record) => context.room(uid).await,
-        _ => Room { memory_mib: u64::MAX, cpu: u64::MAX },
+        _ => Room::ENDLESS,
     };
     let observed = Observed {
         folder: if dir.path().exists() { Folder::Present } else { Folder::Absent },
@@ -120,6 +121,7 @@ fn grows(desired: &Desired, record: Option<&Record>) -> bool {
     applied.is_some_and(|applied| {
         desired.spec().cpu > applied.spec.cpu
             || desired.spec().memory.bytes().ok() > applied.spec.memory.bytes().ok()
+            || room::storage(desired.spec()) > room::storage(&applied.spec)
     })
 }
 

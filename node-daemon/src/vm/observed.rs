@@ -31,13 +31,20 @@ pub(crate) struct Observed {
     pub(crate) room: Room,
 }
 
-/// What the other virtual machines of a node leave.
+/// What the other virtual machines of a node leave for this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
-    /// MiB of memory.
-    pub(crate) memory_mib: u64,
+    /// Bytes of memory; what the hypervisor needs beside this guest's comes out of it, too.
+    pub(crate) memory: u64,
     /// Virtual processors.
     pub(crate) cpu: u64,
+    /// Bytes of disk.
+    pub(crate) storage: u64,
+}
+
+impl Room {
+    /// Where nobody looked.
+    pub(crate) const ENDLESS: Self = Self { memory: u64::MAX, cpu: u64::MAX, storage: u64::MAX };
 }
 
 /// The libvirt domain of a virtual machine.

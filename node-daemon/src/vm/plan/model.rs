@@ -79,7 +79,7 @@ pub(in crate::vm) struct World {
     pub(in crate::vm) missing: BTreeSet<String>,
     /// Whether this host was seen to run guest code.
     pub(in crate::vm) proved: bool,
-    disks: BTreeMap<String, u64>,
+    pub(in crate::vm) disks: BTreeMap<String, u64>,
     seed: bool,
     /// Names of networks that work on the host.
     networks: BTreeSet<String>,
@@ -91,6 +91,8 @@ pub(in crate::vm) struct World {
     fresh: bool,
     pub(in crate::vm) forced: u32,
     pub(in crate::vm) room_mib: u64,
+    /// Bytes of disk.
+    pub(in crate::vm) room_disk: u64,
     clock: u64,
     stop_begun: Option<u64>,
     asked: Option<u64>,
@@ -120,6 +122,7 @@ impl World {
             fresh: false,
             forced: 0,
             room_mib: 4096,
+            room_disk: u64::MAX,
             clock: 1_000_000,
             stop_begun: None,
             asked: None,
@@ -233,7 +236,7 @@ impl World {
             } else {
                 Accelerator::Unproved("no guest code runs".into())
             },
-            room: Room { memory_mib: self.room_mib, cpu: 64 },
+            room: Room { memory: self.room_mib << 20, cpu: 64, storage: self.room_disk },
         }
     }
 

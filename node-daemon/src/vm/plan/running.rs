@@ -47,7 +47,9 @@ pub(super) fn run(
         (State::Paused(PausedBy::Request | PausedBy::IoError), true)
         | (State::Running | State::Off(_), _) => match hindered {
             Some(plan) => runs_on(plan),
-            None => start::full(desired, observed.room).map_or(Plan::Converged, Plan::Blocked),
+            None => start::full(desired, observed.room)
+                .or_else(|| start::cramped(desired, Some(record), observed.room))
+                .map_or(Plan::Converged, Plan::Blocked),
         },
     }
 }

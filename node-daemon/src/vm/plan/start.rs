@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use holdfast_api::capacity::overhead;
+
 use super::super::desired::{Desired, Disk, Source};
 use super::super::dir::DiskKind;
 use super::super::observed::{
     Accelerator, Domain, Ended, HeldImage, Image, Inputs, Network, Observed, Obstacle, Room, State,
 };
 use super::super::record::{Applied, Failures, PinnedImage, Record, Run, SeedRecord, serve};
+use super::super::room::{Share, storage};
 use super::{On, Plan, Step};
 use crate::network::NetworkRecord;
 use crate::retry::Retry;
@@ -97,6 +100,9 @@ struct Parts {
 }
 
 fn parts(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Result<Parts, Plan> {
+    if let Some(obstacle) = cramped(desired, record, observed.room) {
+        return Err(Plan::Blocked(obstacle));
+    }
     let images = images(desired, observed)?;
     let networks = networks(desired, record, observed)?;
     let mut disks = vec![Step::MakeFolder];
@@ -347,20 +353,36 @@ fn too_small(disk: &Disk, virtual_bytes: u64) -> Obstacle {
 
 /// What is in the way of this size, if anything.
 pub(super) fn full(desired: &Desired, room: Room) -> Option<Obstacle> {
-    let Room { memory_mib, cpu } = room;
-    let (asked, left) = if desired.memory_mib() > memory_mib {
-        (format!("{}Mi of memory", desired.memory_mib()), format!("{memory_mib}Mi"))
-    } else if u64::from(desired.cpu()) > cpu {
-        (format!("{} virtual processors", desired.cpu()), cpu.to_string())
-    } else {
-        return None;
-    };
-    Some(Obstacle::stalled(
+    let Share { cpu, memory, .. } = Share::asked(desired.spec());
+    let beside = overhead(cpu, memory);
+    if memory.saturating_add(beside) > room.memory {
+        let asked = format!("{} of memory and {} beside it for the hypervisor", mib(memory), mib(beside));
+        return Some(node_full(&asked, &mib(room.memory)));
+    }
+    (cpu > room.cpu).then(|| node_full(&format!("{cpu} virtual processors"), &room.cpu.to_string()))
+}
+
+/// What is in the way of larger disks, if anything. Those it was made with were counted when it was placed, by a factor
+/// that the node does not know.
+pub(super) fn cramped(desired: &Desired, record: Option<&Record>, room: Room) -> Option<Obstacle> {
+    let applied = record.and_then(|record| record.applied.as_ref())?;
+    let asked = storage(desired.spec());
+    let grown = asked > storage(&applied.spec);
+    (grown && asked > room.storage)
+        .then(|| node_full(&format!("{} of disk space", mib(asked)), &mib(room.storage)))
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{}Mi", bytes >> 20)
+}
+
+fn node_full(asked: &str, left: &str) -> Obstacle {
+    Obstacle::stalled(
         "NodeFull",
         format!(
             "{asked} are asked for and the node has {left} left for this virtual machine: ask for less, or delete it and create it again to let another node take it"
         ),
-    ))
+    )
 }
 
 fn unseen(what: &str, name: &str) -> Obstacle {

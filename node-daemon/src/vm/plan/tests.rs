@@ -205,6 +205,36 @@ fn a_first_start_without_room_waits() {
 }
 
 #[test]
+fn room_for_the_guest_alone_is_not_enough() {
+    let mut world = World::new(spec());
+    world.room_mib = 256;
+    let Some(Plan::Blocked(obstacle)) = world.settle() else { panic!("there is none for the hypervisor") };
+    assert!(obstacle.message.starts_with("256Mi of memory and 72Mi beside it"), "{}", obstacle.message);
+    world.room_mib = 400;
+    world.settle();
+    assert!(world.running());
+}
+
+#[test]
+fn disks_grown_beyond_the_room_of_the_node_leave_the_old_ones_running() {
+    let mut world = started(RunStrategy::Always);
+    let old = world.disks.clone();
+    world.room_disk = 0;
+    assert_eq!(world.settle(), Some(Plan::Converged), "what it has was counted when it was placed");
+    world.edit(|spec| spec.disks[0].size = "100Gi".into());
+    let Some(Plan::Blocked(obstacle)) = world.settle() else { panic!("it is refused") };
+    assert_eq!((obstacle.reason, world.running()), ("NodeFull", true));
+    world.end(Ended::Failed);
+    world.settle();
+    assert_eq!((world.running(), &world.disks), (true, &old));
+    world.room_disk = u64::MAX;
+    world.end(Ended::Failed);
+    world.settle();
+    assert!(world.running());
+    assert_ne!(world.disks, old);
+}
+
+#[test]
 fn a_guest_that_never_came_up_is_no_completed_run() {
     let mut world = World::new(spec());
     world.spec.run_strategy = RunStrategy::Once;
