@@ -1,5 +1,7 @@
 //! `SSHKey` (hkey): a public key that virtual machines of its namespace may name.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,42 @@ pub struct SSHKeySpec {
     pub public_key: String,
 }
 
+/// The longest line that counts as a key, in bytes: an RSA key of 16384 bits has 2800, and a node remembers 32 of them.
+pub const MAX_LINE: usize = 8 * 1024;
+
+/// The key that a line in OpenSSH form holds, as bytes; they begin with the type that stands before them (RFC 4253
+/// section 6.6). Controller and nodes judge by this, so that what one calls no key no other puts into a guest.
+///
+/// # Errors
+/// A sentence for the writer of `spec.publicKey`.
+pub fn blob(line: &str) -> Result<Vec<u8>, String> {
+    if line.len() > MAX_LINE {
+        return Err(sentence("it has more than 8 KiB"));
+    }
+    if line.chars().any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}')) {
+        return Err(sentence("it contains control characters"));
+    }
+    let mut words = line.split(' ');
+    let (kind, blob) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    if !["ssh-", "ecdsa-sha2-", "sk-"].iter().any(|known| kind.starts_with(known)) {
+        return Err(sentence("its first word is no type of key"));
+    }
+    let blob = STANDARD.decode(blob).map_err(|_| sentence("its second word is not base64"))?;
+    let named = blob.get(..4).and_then(|length| <[u8; 4]>::try_from(length).ok());
+    let length = named.and_then(|length| usize::try_from(u32::from_be_bytes(length)).ok()).unwrap_or(0);
+    let name = length.checked_add(4).and_then(|end| blob.get(4..end));
+    if name != Some(kind.as_bytes()) || blob.len() <= 4 + length {
+        return Err(sentence("its second word is not a key of the type that its first word names"));
+    }
+    Ok(blob)
+}
+
+fn sentence(why: &str) -> String {
+    format!(
+        "spec.publicKey is not an SSH public key: {why}; paste the one line of a .pub file, such as ~/.ssh/id_ed25519.pub"
+    )
+}
+
 /// What the controller found out about the key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -51,4 +89,36 @@ pub struct SSHKeyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+
+    #[test]
+    fn a_comment_is_no_part_of_the_key() {
+        assert!(blob(KEY).is_ok());
+        assert_eq!(blob(&format!("{KEY} b\u{f6}b \"at\" home")), blob(KEY));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_in_a_sentence() {
+        let rsa = KEY.replace("ssh-ed25519", "ssh-rsa");
+        let long = format!("{KEY} {}", "x".repeat(MAX_LINE));
+        let (two, mark) = (format!("{KEY}\n{KEY}"), format!("{KEY} \u{ffff}"));
+        let short = [
+            "",
+            "command=x AAAAAWNvbW1hbmQ=",
+            "ssh-rsa",
+            "ssh-ed25519 AAAA",
+            "ssh-ed25519 %%%%",
+            "ssh-ed25519 /////w==",
+        ];
+        for line in short.into_iter().chain([rsa.as_str(), &long, &two, &mark]) {
+            let why = blob(line).unwrap_err();
+            assert!(why.starts_with("spec.publicKey is not an SSH public key"), "{line}: {why}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! What goes into a seed besides the spec: public keys and the bytes of Secrets.
 
 use holdfast_api::reference::SecretKeyRef;
+use holdfast_api::ssh_key;
 use holdfast_api::virtual_machine::SeedStatus;
 
 use super::desired::{Desired, Interface};
@@ -76,17 +77,14 @@ fn ssh_key(objects: &Objects, namespace: &str, name: &str) -> Result<String, Obs
     }
 }
 
-/// A second line would be a second key that nobody named.
+/// Judged here as well as by the controller, whose verdict may be missing or older than the key. A second line would be
+/// a second key that nobody named.
 fn one_line(name: &str, key: &str) -> Result<String, Obstacle> {
     let key = key.trim();
-    let known = ["ssh-", "ecdsa-sha2-", "sk-"].iter().any(|kind| key.starts_with(kind));
-    if known && !key.chars().any(char::is_control) {
-        return Ok(key.to_owned());
+    match ssh_key::blob(key) {
+        Ok(_) => Ok(key.to_owned()),
+        Err(why) => Err(Obstacle::later("SSHKeyInvalid", format!("SSHKey {name}: {why}"))),
     }
-    Err(Obstacle::later(
-        "SSHKeyInvalid",
-        format!("SSHKey {name} holds no public key in OpenSSH form: correct its spec.publicKey"),
-    ))
 }
 
 async fn read(
@@ -148,5 +146,21 @@ pub(crate) fn seed(record: &Record, interfaces: &[Interface], material: &Materia
         user_data: material.user_data.clone().or_else(|| plain(&cloud_init.user_data)),
         network: network_data
             .map_or_else(|| Network::Dhcp(interfaces.iter().map(nic).collect()), Network::Given),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_that_the_controller_calls_no_key_goes_into_a_seed() {
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+        assert_eq!(one_line("alice", &format!("{key} alice\n")).unwrap(), format!("{key} alice"));
+        for wrong in [key.replace("AAAAC3", "AAAAD3"), format!("{key}\n{key}"), "ssh-ed25519 AAAA".into()] {
+            let obstacle = one_line("alice", &wrong).unwrap_err();
+            assert_eq!(obstacle.reason, "SSHKeyInvalid");
+            assert!(obstacle.message.starts_with("SSHKey alice: spec.publicKey"), "{}", obstacle.message);
+        }
     }
 }
