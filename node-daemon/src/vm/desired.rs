@@ -135,7 +135,9 @@ impl Desired {
         let interfaces = spec.interfaces.iter().enumerate();
         let interfaces =
             interfaces.map(|(n, one)| Interface::new(n, one, identity.uid)).collect::<Result<_, _>>()?;
-        Ok(Self { identity, generation, spec: spec.clone(), memory_mib: memory >> 20, disks, interfaces })
+        // Placement was the controller's affair, and its selector has no bound.
+        let spec = VirtualMachineSpec { placement: None, ..spec.clone() };
+        Ok(Self { identity, generation, spec, memory_mib: memory >> 20, disks, interfaces })
     }
 
     /// Refuses what may not change under a virtual machine that exists, whatever admission let pass.
@@ -171,7 +173,7 @@ impl Desired {
         self.generation
     }
 
-    /// The judged spec, to be remembered whole.
+    /// The judged spec, to be remembered; without the placement.
     pub(crate) fn spec(&self) -> &VirtualMachineSpec {
         &self.spec
     }
@@ -332,7 +334,7 @@ fn check_data(
             "spec.cloudInit.{field} must be at most 32 KiB: put it into a Secret instead"
         )));
     }
-    if text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r')) {
+    if text.chars().any(|c| is_unprintable(c) && !matches!(c, '\t' | '\n' | '\r')) {
         return Err(refused(format!("spec.cloudInit.{field} must be text without control characters")));
     }
     let Some(secret) = secret else { return Ok(()) };
@@ -375,12 +377,17 @@ fn check_reference(field: &str, name: &str) -> Result<(), Refused> {
 }
 
 fn check_line(field: &str, text: &str) -> Result<(), Refused> {
-    if text.chars().count() > 64 || text.chars().any(char::is_control) {
+    if text.chars().count() > 64 || text.chars().any(is_unprintable) {
         return Err(refused(format!(
             "{field} must be at most 64 characters and contain no control characters"
         )));
     }
     Ok(())
+}
+
+/// Control characters, and the two that no XML document can hold, in which all of this is remembered.
+fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
 fn check_unique<'a>(field: &str, what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Refused> {

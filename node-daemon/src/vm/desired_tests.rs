@@ -27,7 +27,7 @@ fn a_good_spec_is_taken_over_whole() {
 
 #[test]
 fn a_refusal_names_the_field_the_rule_and_nothing_else() {
-    let cases: [(&str, String); 14] = [
+    let cases: [(&str, String); 19] = [
         ("spec.cpu", refusal(|spec| spec.cpu = 0)),
         ("spec.cpu", refusal(|spec| spec.cpu = i32::MIN)),
         ("spec.memory", refusal(|spec| spec.memory = "banana".into())),
@@ -45,6 +45,11 @@ fn a_refusal_names_the_field_the_rule_and_nothing_else() {
         ("spec.interfaces[0].network.name", refusal(|spec| spec.interfaces[0].network.name = "a/b".into())),
         ("spec.cloudInit.hostname", refusal(|spec| spec.cloud_init.hostname = "a b".into())),
         ("spec.restartRequest", refusal(|spec| spec.restart_request = "a\0b".into())),
+        ("spec.restartRequest", refusal(|spec| spec.restart_request = "a\u{fffe}b".into())),
+        ("spec.cloudInit.reseed", refusal(|spec| spec.cloud_init.reseed = "\u{ffff}".into())),
+        ("spec.cloudInit.userData", refusal(|spec| spec.cloud_init.user_data = "#\u{fffe}".into())),
+        ("spec.cloudInit.userData", refusal(|spec| spec.cloud_init.user_data = "#\u{85}".into())),
+        ("spec.cloudInit.networkData", refusal(|spec| spec.cloud_init.network_data = "#\u{ffff}".into())),
     ];
     for (field, sentence) in cases {
         assert!(sentence.starts_with(field), "{field}: {sentence}");

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_api::virtual_machine::{SeedStatus, VirtualMachineSpec};
+use holdfast_api::virtual_machine::{CloudInit, SeedStatus, VirtualMachineSpec};
 use serde::{Deserialize, Serialize};
 
 use super::observed::Ended;
@@ -90,7 +90,7 @@ pub(crate) struct SeedRecord {
     pub(crate) ssh_keys: Vec<String>,
     /// Plain user-data and network data as given, and which Secrets were named.
     #[serde(default)]
-    pub(crate) cloud_init: holdfast_api::virtual_machine::CloudInit,
+    pub(crate) cloud_init: CloudInit,
     /// UID and version of those Secrets.
     #[serde(default)]
     pub(crate) secrets: SeedStatus,
@@ -125,6 +125,14 @@ pub(crate) struct Failures {
     pub(crate) count: u32,
     /// When the last one was seen, in seconds since 1970.
     pub(crate) last: i64,
+}
+
+impl Applied {
+    /// The seed record holds what went into the seed; twice it would double the largest part of a record.
+    pub(crate) fn new(generation: i64, spec: &VirtualMachineSpec) -> Self {
+        let spec = VirtualMachineSpec { cloud_init: CloudInit::default(), ..spec.clone() };
+        Self { generation, spec }
+    }
 }
 
 impl Record {
@@ -163,7 +171,54 @@ pub(crate) fn serve(served: &mut Vec<String>, request: &str) {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_api::reference::ObjectRef;
+    use holdfast_api::virtual_machine::{Disk, Interface, Placement};
+
+    use super::super::plan::model::{World, spec};
     use super::*;
+    use crate::libvirt::domain_xml::{DomainSpec, to_xml};
+    use crate::libvirt::samples::web;
+
+    /// All at its limit, and in characters that take the most room as JSON and as XML.
+    fn worst() -> VirtualMachineSpec {
+        let long = || ObjectRef { name: "t".repeat(253) };
+        let disk =
+            |n| Disk { name: format!("{n:020}"), size: "1Gi".into(), image: Some(long()), blank: None };
+        let interface = |n| Interface { name: format!("{n:020}"), network: long(), ..Interface::default() };
+        VirtualMachineSpec {
+            restart_request: "\"".repeat(64),
+            disks: (0..16).map(disk).collect(),
+            interfaces: (0..8).map(interface).collect(),
+            placement: Some(Placement {
+                node_selector: BTreeMap::from([("k".into(), "v".repeat(2 << 20))]),
+                ..Placement::default()
+            }),
+            cloud_init: CloudInit {
+                hostname: "h".repeat(63),
+                ssh_keys: vec![long(); 32],
+                user_data: "\"".repeat(32 * 1024),
+                network_data: "\"".repeat(32 * 1024),
+                reseed: "\"".repeat(64),
+                ..CloudInit::default()
+            },
+            ..spec()
+        }
+    }
+
+    #[test]
+    fn the_largest_valid_record_fits_into_one_message_of_libvirt() {
+        let mut world = World::new(worst());
+        world.settle();
+        let mut record = world.domain.record().unwrap().clone();
+        record.seed.ssh_keys = vec!["\"".repeat(holdfast_api::ssh_key::MAX_LINE); 32];
+        record.served_restarts = vec!["\"".repeat(64); SERVED];
+        record.served_reseeds = vec!["\"".repeat(64); SERVED];
+        let text = serde_json::to_string(&record).unwrap();
+        assert!(text.len() > 700 << 10, "{} bytes are not the worst", text.len());
+        // It refuses a record beyond the limit.
+        let xml = to_xml(&DomainSpec { record: text, ..web() }).unwrap();
+        assert!(xml.len() < 3 << 20, "{} bytes of XML", xml.len());
+    }
 
     #[test]
     fn the_last_eight_requests_are_remembered() {

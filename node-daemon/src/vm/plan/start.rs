@@ -225,14 +225,12 @@ fn next_instance_id(old: &str) -> String {
 /// The size to start with: the wanted one, or, where an edit went beyond the room of the node, the one it had. A guest
 /// that had its size before is never refused it: the room may have shrunk under all of them.
 fn size(desired: &Desired, record: Option<&Record>, room: Room) -> Result<Applied, Plan> {
-    let wanted = Applied { generation: desired.generation(), spec: desired.spec().clone() };
-    let Some(obstacle) = full(desired, room) else { return Ok(wanted) };
+    let now = |generation| Applied::new(generation, desired.spec());
+    let Some(obstacle) = full(desired, room) else { return Ok(now(desired.generation())) };
     let old = record.and_then(|record| record.applied.as_ref());
     match old.and_then(|old| Some((old, desired.sized(old.spec.cpu, &old.spec.memory).ok()?))) {
-        Some((old, had)) if had.spec() == desired.spec() => {
-            Ok(Applied { generation: old.generation.max(desired.generation()), ..wanted })
-        }
-        Some((old, had)) => Ok(Applied { generation: old.generation, spec: had.spec().clone() }),
+        Some((old, had)) if had.spec() == desired.spec() => Ok(now(old.generation.max(desired.generation()))),
+        Some((old, had)) => Ok(Applied::new(old.generation, had.spec())),
         // No room for a first start passes when others go.
         None => Err(Plan::Blocked(Obstacle { retry: Retry::Later, ..obstacle })),
     }
