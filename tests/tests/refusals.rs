@@ -91,7 +91,7 @@ async fn a_bad_virtual_machine_is_refused_in_a_sentence() -> Result<()> {
     let cloud_init = |field: &str, value: Value| tiny("web").cloud_init(field, value).object();
     counter().await?.check(&[
         ("unknown field", machine("cpus", json!(2)), "unknown field \"spec.cpus\""),
-        ("no processor", machine("cpu", json!(0)), "cpu must be between 1 and 256 virtual processors"),
+        ("no processor", machine("cpu", json!(0)), "cpu must be between 1 and 255 virtual processors"),
         (
             "fruit for memory",
             machine("memory", json!("banana")),

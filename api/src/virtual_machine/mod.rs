@@ -57,8 +57,8 @@ pub struct VirtualMachineSpec {
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f]')").message("restartRequest must not contain control characters"))]
     pub restart_request: String,
-    /// Virtual processors, 1 to 256. A change takes effect at the next start.
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 256").message("cpu must be between 1 and 256 virtual processors"))]
+    /// Virtual processors, 1 to 255. A change takes effect at the next start.
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 255").message("cpu must be between 1 and 255 virtual processors"))]
     pub cpu: i32,
     /// Memory of the guest in whole Mi, Gi or Ti, 64Mi to 4Ti, such as 2Gi. A change takes effect at the next start.
     #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{0,8}(Mi|Gi|Ti)$') && quantity(self).compareTo(quantity('64Mi')) >= 0 && quantity(self).compareTo(quantity('4Ti')) <= 0").message("memory must be a whole number of Mi, Gi or Ti between 64Mi and 4Ti, such as 2Gi"))]

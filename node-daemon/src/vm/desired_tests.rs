@@ -27,9 +27,10 @@ fn a_good_spec_is_taken_over_whole() {
 
 #[test]
 fn a_refusal_names_the_field_the_rule_and_nothing_else() {
-    let cases: [(&str, String); 19] = [
+    let cases: [(&str, String); 20] = [
         ("spec.cpu", refusal(|spec| spec.cpu = 0)),
         ("spec.cpu", refusal(|spec| spec.cpu = i32::MIN)),
+        ("spec.cpu", refusal(|spec| spec.cpu = 256)),
         ("spec.memory", refusal(|spec| spec.memory = "banana".into())),
         ("spec.memory", refusal(|spec| spec.memory = "10Ti".into())),
         ("spec.terminationGracePeriodSeconds", refusal(|spec| spec.termination_grace_period_seconds = -1)),
