@@ -98,6 +98,11 @@ async fn a_bad_virtual_machine_is_refused_in_a_sentence() -> Result<()> {
             "memory must be a whole number of Mi, Gi or Ti",
         ),
         (
+            "a processor too many",
+            machine("cpu", json!(256)),
+            "cpu must be between 1 and 255 virtual processors",
+        ),
+        (
             "10 TiB",
             machine("memory", json!("10Ti")),
             "memory must be a whole number of Mi, Gi or Ti between 64Mi and 4Ti",
@@ -108,6 +113,22 @@ async fn a_bad_virtual_machine_is_refused_in_a_sentence() -> Result<()> {
             "a control character",
             cloud_init("userData", json!("a\u{1}b")),
             "userData must be text without control characters",
+        ),
+        (
+            "a control character beyond ASCII",
+            cloud_init("networkData", json!("a\u{85}b")),
+            "networkData must be text",
+        ),
+        ("what XML cannot hold", cloud_init("userData", json!("a\u{ffff}b")), "userData must be text"),
+        (
+            "DEL and its like",
+            cloud_init("reseed", json!("a\u{9f}b")),
+            "reseed must not contain control characters",
+        ),
+        (
+            "fewer characters than bytes",
+            cloud_init("userData", json!("\u{e9}".repeat(16 * 1024 + 1))),
+            "userData must be at most 32 KiB",
         ),
         ("NUL", cloud_init("hostname", json!("a\u{0}b")), "hostname must be letters, digits and '-'"),
         (
@@ -121,8 +142,10 @@ async fn a_bad_virtual_machine_is_refused_in_a_sentence() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_at_the_length_limit_are_accepted() -> Result<()> {
+async fn names_and_user_data_at_the_length_limit_are_accepted() -> Result<()> {
     let counter = counter().await?;
+    let fullest = tiny("web").cloud_init("userData", json!("\u{e9}".repeat(16 * 1024))).object();
+    assert_eq!(counter.hand_in(&fullest)?, None);
     assert_eq!(counter.hand_in(&named(&"n".repeat(63)))?, None);
     let longest = json!({"name": "d".repeat(20), "size": "1Gi", "image": {"name": "i"}});
     assert_eq!(counter.hand_in(&disk(&longest))?, None);

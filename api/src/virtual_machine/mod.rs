@@ -55,7 +55,7 @@ pub struct VirtualMachineSpec {
     /// Any new value restarts the guest once, gracefully; it is compared, never read as a time. What it holds at creation, and values served before, do nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f]')").message("restartRequest must not contain control characters"))]
+    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{fffe}\\x{ffff}]')").message("restartRequest must not contain control characters"))]
     pub restart_request: String,
     /// Virtual processors, 1 to 255. A change takes effect at the next start.
     #[x_kube(validation = Rule::new("self >= 1 && self <= 255").message("cpu must be between 1 and 255 virtual processors"))]

@@ -98,7 +98,10 @@ pub struct CloudInit {
     /// User-data in plain text, at most 32 KiB; whoever may read the virtual machine reads it. For secrets use userDataSecret.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32768))]
-    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f]')").message("userData must be text without control characters; put binary user-data into a Secret and name it in userDataSecret"))]
+    #[x_kube(
+        validation = Rule::new(r"!self.matches('[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\x{fffe}\\x{ffff}]')").message("userData must be text without control characters; put binary user-data into a Secret and name it in userDataSecret"),
+        validation = Rule::new("bytes(self).size() <= 32768").message("userData must be at most 32 KiB, where most characters beyond ASCII take two to four bytes: put it into a Secret and name it in userDataSecret")
+    )]
     pub user_data: String,
     /// Key of a Secret that holds the user-data. The node of this virtual machine may read that Secret, and no other.
     #[schemars(with = "SecretKeyRef")]
@@ -107,7 +110,10 @@ pub struct CloudInit {
     /// Network configuration for cloud-init (version 1 or 2) in plain text, at most 32 KiB; DHCP on every interface when absent.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32768))]
-    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f]')").message("networkData must be text without control characters"))]
+    #[x_kube(
+        validation = Rule::new(r"!self.matches('[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\x{fffe}\\x{ffff}]')").message("networkData must be text without control characters"),
+        validation = Rule::new("bytes(self).size() <= 32768").message("networkData must be at most 32 KiB, where most characters beyond ASCII take two to four bytes: put it into a Secret and name it in networkDataSecret")
+    )]
     pub network_data: String,
     /// Key of a Secret that holds the network configuration.
     #[schemars(with = "SecretKeyRef")]
@@ -116,7 +122,7 @@ pub struct CloudInit {
     /// Any new value makes cloud-init run again at the next start, with all of the above as it is then. What it holds at creation does nothing.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f]')").message("reseed must not contain control characters"))]
+    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{fffe}\\x{ffff}]')").message("reseed must not contain control characters"))]
     pub reseed: String,
 }
 

@@ -126,7 +126,7 @@ fn a_refused_spec_says_so_while_the_last_good_one_runs_on() {
     let mut world = world(RunStrategy::Always);
     world.settle();
     let goal = world.goal();
-    let refused = Obstacle::stalled("InvalidSpec", "spec.cpu must be between 1 and 255");
+    let refused = Obstacle::stalled("InvalidSpec", "spec.cpu must be between 1 and 255 virtual processors");
     let report = report(&world, goal.as_ref(), &Plan::Converged);
     let status = status(&Report { generation: 2, refused: Some(&refused), ..report });
     assert_eq!(
