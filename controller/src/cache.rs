@@ -20,7 +20,7 @@ use crate::jitter;
 
 /// A dead link is seen within a minute; the default of 290 s is too long for a site behind one.
 const WATCH_SECONDS: u32 = 60;
-/// Small pages keep the peak of a list near the size of the set (performance.md section 10).
+/// Small pages keep the peak of a list near the size of the set.
 const PAGE: u32 = 50;
 /// A new list now and then, in case a watch missed something; stretched by up to a half so that kinds do not align.
 const RESYNC: Duration = Duration::from_secs(600);

@@ -1,18 +1,11 @@
 //! How much room a virtual machine takes on a node and how much a node has.
 //!
 //! Every bound virtual machine counts, halted ones and orphans too, with the larger of what it asks for and what it was
-//! started with, so that a start does not fail for lack of room (api.md section 8).
+//! started with, so that a start does not fail for lack of room.
 
+use holdfast_api::capacity::overhead;
 use holdfast_api::node::{Capacity, Orphan};
 use holdfast_api::{HypervisorNode, Quantity, VirtualMachine};
-
-/// QEMU itself with its devices, video memory and libvirt's share: 35 to 40 MiB measured for a small guest, and some
-/// air. Smaller would let the host run out of memory under many small guests; larger wastes it.
-const OVERHEAD: u64 = 64 << 20;
-/// Stack and per-processor state of each virtual processor's thread.
-const OVERHEAD_PER_CPU: u64 = 8 << 20;
-/// Page tables of the guest's memory: 8 bytes for each 4 KiB.
-const PAGE_TABLE_SHARE: u64 = 512;
 
 /// An amount of what virtual machines consume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,11 +45,6 @@ impl Room {
             storage: Quantity::from_bytes(self.storage),
         }
     }
-}
-
-/// Memory a guest costs beyond its own.
-pub(crate) fn overhead(cpu: u64, memory: u64) -> u64 {
-    OVERHEAD + OVERHEAD_PER_CPU.saturating_mul(cpu) + memory / PAGE_TABLE_SHARE
 }
 
 /// Room of a virtual machine; `disk_percent` says how much of a disk's size is counted (100: all of it).

@@ -1,4 +1,4 @@
-//! Lets nodes in (api.md section 5): each pass plans the next write of each `NodeEnrolment`.
+//! Lets nodes in: each pass plans the next write of each `NodeEnrolment`.
 //!
 //! ```text
 //! judge ─► HypervisorNode with the identity ─► Lease ─► rights ─► signing request ─► approval ─► certificate in status

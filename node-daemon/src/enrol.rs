@@ -1,4 +1,4 @@
-//! Enrolment: how the node gets, renews and regains its certificate (api.md section 5).
+//! Enrolment: how the node gets, renews and regains its certificate.
 //!
 //! ```text
 //!            no certificate │ 2/3 of its life gone │ expired │ the API refuses us lastingly

@@ -1,4 +1,4 @@
-//! The life of a binding (api.md section 3): the next write of each virtual machine, from what stands in the API alone.
+//! The life of a binding: the next write of each virtual machine, from what stands in the API alone.
 //!
 //! ```text
 //! Free ──mark (finalizer, placed-on)──► Marked ──rights, namespaces──► bind (nodeName, digests) ──► Bound

@@ -95,7 +95,7 @@ pub(crate) struct InsecureDev {
     pub(crate) key_dir: PathBuf,
 }
 
-/// What image sources the node accepts (api.md section 6).
+/// What image sources the node accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ImageSources {

@@ -91,7 +91,7 @@ pub(crate) struct Progress {
     pub(crate) total: Option<u64>,
 }
 
-/// What the node's configuration permits a tenant's image source to do (api.md section 6).
+/// What the node's configuration permits a tenant's image source to do.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     /// Whether http(s) may reach loopback addresses of this node.

@@ -2,7 +2,7 @@
 //!
 //! A file declared `raw` that is in truth a qcow2 would be harmless only as long as nobody ever probes it; and a
 //! compressed download declared `raw` boots nothing. Both are refused at import, by name. What a guest writes
-//! to its own raw disk later is its business: disks are always opened in their recorded format (api.md section 6).
+//! to its own raw disk later is its business: disks are always opened in their recorded format.
 
 /// What a file declared as raw is instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

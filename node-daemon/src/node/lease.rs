@@ -19,7 +19,7 @@ use crate::contact::{Attempt, Contact};
 use crate::jitter;
 use crate::objects::Session;
 
-/// Between two renewals: every node costs the store this one write (performance.md 9.2).
+/// Between two renewals: every node costs the store this one write.
 const PERIOD: Duration = Duration::from_secs(10);
 /// Bound of one renewal.
 const TIMEOUT: Duration = Duration::from_secs(8);

@@ -21,7 +21,7 @@ use crate::objects::Session;
 
 /// Bound of one write.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Changes that come closer together are folded into one write (api.md section 2).
+/// Changes that come closer together are folded into one write.
 const SPACING: Duration = Duration::from_secs(2);
 /// A write that failed is tried again after this long, whatever else happens.
 const RETRY: Duration = Duration::from_secs(15);

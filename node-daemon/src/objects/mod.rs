@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Invariants: an object that is not here is *unknown*, never a command. DELETED, 404, an empty list and lost rights all
-//! look the same, and nothing is removed because of them (api.md section 3). What was seen stays readable while the API
+//! look the same, and nothing is removed because of them. What was seen stays readable while the API
 //! is away. Called by the vm driver and the node report.
 
 mod changes;

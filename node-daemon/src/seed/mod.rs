@@ -1,4 +1,4 @@
-//! The `NoCloud` seed: a small FAT image labelled `CIDATA` that cloud-init reads at boot (api.md section 7).
+//! The `NoCloud` seed: a small FAT image labelled `CIDATA` that cloud-init reads at boot.
 //!
 //! It is written once per instance-id into the virtual machine's folder with mode 0600, attached read-only for the
 //! machine's whole life, and rewritten only for a new instance-id. The same input gives the same bytes. User-data

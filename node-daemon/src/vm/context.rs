@@ -101,7 +101,8 @@ impl Context {
     }
 
     /// What the other virtual machines here leave, so that a start does not fail for lack of room: halted ones, orphans,
-    /// and those that are bound here and not made yet, each with the larger of what it asks for and what it has. Without an answer of libvirt the start itself will say what is wrong.
+    /// and those that are bound here and not made yet, each with the larger of what it asks for and what it has. Without
+    /// an answer of libvirt the start itself will say what is wrong.
     pub(crate) async fn room(&self, uid: Uuid) -> Room {
         let Ok(domains) = self.libvirt.domains().await else { return Room::ENDLESS };
         let mut shares: BTreeMap<Uuid, Share> = BTreeMap::new();

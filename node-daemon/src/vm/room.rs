@@ -1,6 +1,6 @@
 //! What virtual machines take of a node, and what is left for one of them. Pure.
 //!
-//! The controller counts in the same way before it places one (api.md section 8); here it is for edits, which nobody
+//! The controller counts in the same way before it places one; here it is for edits, which nobody
 //! places, and for what the node holds and the controller does not see.
 
 use holdfast_api::capacity::overhead;
