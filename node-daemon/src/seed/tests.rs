@@ -112,6 +112,25 @@ fn one_interface_is_left_to_cloud_init_and_several_all_ask_by_dhcp() {
 }
 
 #[test]
+fn no_two_interfaces_get_the_same_name() {
+    let nics = [
+        nic("nic1", "52:54:00:00:00:01"),
+        nic("a-very-long-network", "52:54:00:00:00:02"),
+        nic("lo", "52:54:00:00:00:03"),
+        nic("another-long-network", "52:54:00:00:00:04"),
+    ];
+    let read = py_yaml(&text::network_config(&nics).unwrap());
+    let macs: std::collections::BTreeMap<_, _> = read["ethernets"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, one)| (name.as_str(), one["match"]["macaddress"].as_str().unwrap()))
+        .collect();
+    let expected = ["nic1", "nic2", "nic3", "nic4"].into_iter().zip(nics.iter().map(|nic| nic.mac.as_str()));
+    assert_eq!(macs, expected.collect());
+}
+
+#[test]
 fn network_data_of_the_user_is_stored_as_given() {
     let given = Seed { network: Network::Given(Secret::new(b"version: 1".to_vec())), ..seed(None) };
     assert!(

@@ -38,12 +38,13 @@ pub(super) fn network_config(nics: &[Nic]) -> Option<String> {
     if nics.len() < 2 {
         return None;
     }
-    let entries = nics.iter().enumerate().map(|(n, nic)| ethernet(n, nic));
+    let names = interface_names(nics);
+    let entries = nics.iter().zip(names).enumerate().map(|(n, (nic, name))| ethernet(n, &name, nic));
     Some(format!("version: 2\nethernets:\n{}", entries.collect::<String>()))
 }
 
-fn ethernet(n: usize, nic: &Nic) -> String {
-    let name = quoted(&interface_name(n, &nic.name));
+fn ethernet(n: usize, name: &str, nic: &Nic) -> String {
+    let name = quoted(name);
     let mac = quoted(&nic.mac.to_lowercase());
     let optional = n > 0;
     format!(
@@ -51,9 +52,18 @@ fn ethernet(n: usize, nic: &Nic) -> String {
     )
 }
 
-/// A name that the kernel accepts; `lo` is taken and a longer one would be cut.
-fn interface_name(n: usize, name: &str) -> String {
-    if name.len() <= IFNAME_BYTES && name != "lo" { name.to_owned() } else { format!("nic{n}") }
+/// Names that the kernel accepts: `lo` is taken and a longer one would be cut. In their place comes `nic` with the place of
+/// the interface, or with the next number that no other one has.
+fn interface_names(nics: &[Nic]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (n, nic) in nics.iter().enumerate() {
+        let is_free = |name: &String| !names.contains(name) && nics.iter().all(|other| other.name != *name);
+        let fits = nic.name.len() <= IFNAME_BYTES && nic.name != "lo";
+        // At most as many are taken as there are interfaces.
+        let mut spare = (n..=n + nics.len()).map(|n| format!("nic{n}"));
+        names.extend(if fits { Some(nic.name.clone()) } else { spare.find(is_free) });
+    }
+    names
 }
 
 /// A double-quoted scalar of YAML 1.1 and 1.2 in ASCII.
