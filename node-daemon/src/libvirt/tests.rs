@@ -137,7 +137,7 @@ async fn a_record_of_100_kib_survives_and_one_beyond_the_limit_is_refused() {
     let host = Host::with(&spec).await;
     assert_eq!(host.domain(&spec).await.record.as_ref(), Some(&spec.record));
     let error = host.libvirt.set_record(spec.uuid, &"x".repeat(text::RECORD_LIMIT + 1)).await.unwrap_err();
-    assert_eq!(error.to_string(), "record has 262145 bytes; at most 262144 are allowed");
+    assert_eq!(error.to_string(), "record has 1048577 bytes; at most 1048576 are allowed");
     assert_eq!(error.retry(), Retry::OnChange);
 }
 

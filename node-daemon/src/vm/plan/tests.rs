@@ -262,8 +262,10 @@ fn a_disk_that_is_gone_is_not_replaced_by_an_empty_one() {
     assert!(matches!(world.settle(), Some(Plan::Blocked(obstacle)) if obstacle.reason == "DiskMissing"));
 }
 
+type Edit = fn(&mut VirtualMachineSpec);
+
 /// Edits that need something nobody has made yet, with its name.
-fn edits() -> [(&'static str, fn(&mut VirtualMachineSpec)); 3] {
+fn edits() -> [(&'static str, Edit); 3] {
     [
         ("secret", |spec| spec.cloud_init.reseed = "again".into()),
         ("uplink", |spec| spec.interfaces.push(wan())),
@@ -292,7 +294,7 @@ fn a_guest_that_ended_starts_as_it_was_while_an_edit_lacks_something() {
             world.reboot();
             world.settle();
             assert!(world.running(), "{missing}");
-            (world.known, world.missing) = (true, Default::default());
+            world.mend();
             world.end(Ended::PoweredOff);
             world.settle();
             let record = world.domain.record().unwrap();
