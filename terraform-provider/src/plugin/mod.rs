@@ -1,0 +1,21 @@
+//! The plugin kit: everything between Terraform or OpenTofu and a provider's own logic. It knows the protocol and
+//! nothing of what a provider manages.
+//!
+//! ```text
+//! host ─ environment ─▶ handshake ─▶ serve (socket, TLS) ─▶ service ─▶ any ─▶ Provider, Resource, DataSource
+//!                                                            │  ▲              (the traits in `provider`)
+//!                                             msgpack, json ─┘  └─ consistency: would the host accept the reply?
+//! ```
+//!
+//! Start reading at `provider.rs` to write a resource, at `service.rs` to see what the host asks.
+
+pub mod any;
+pub mod diagnostic;
+pub mod fields;
+pub mod known;
+pub mod number;
+pub mod path;
+pub mod provider;
+pub mod schema;
+pub mod ty;
+pub mod value;
