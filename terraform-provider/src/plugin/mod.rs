@@ -10,12 +10,17 @@
 //! Start reading at `provider.rs` to write a resource, at `service.rs` to see what the host asks.
 
 pub mod any;
+pub mod codec;
 pub mod diagnostic;
 pub mod fields;
+pub mod json;
 pub mod known;
+pub mod msgpack;
 pub mod number;
 pub mod path;
 pub mod provider;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod schema;
 pub mod ty;
 pub mod value;

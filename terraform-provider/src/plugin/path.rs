@@ -48,6 +48,13 @@ impl Path {
         self.join(Step::Index(index))
     }
 
+    /// The same path seen from one step further out.
+    #[must_use]
+    pub fn inside(mut self, outer: Step) -> Self {
+        self.0.insert(0, outer);
+        self
+    }
+
     /// The steps, from the root on.
     pub fn steps(&self) -> &[Step] {
         &self.0

@@ -1,0 +1,120 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::plugin::samples;
+
+fn named() -> Type {
+    Type::Object(BTreeMap::from([("id".into(), Type::String), ("name".into(), Type::String)]))
+}
+
+fn number(text: &str) -> Value {
+    Value::Number(text.parse().unwrap())
+}
+
+/// What Terraform 1.11.4 and OpenTofu 1.6.2 send for `name = "x"` where `id` is not set.
+#[test]
+fn an_object_is_a_map_of_all_its_attributes_in_order() {
+    let bytes = b"\x82\xa2id\xc0\xa4name\xa1x";
+    let value = Value::object([("id", Value::Null), ("name", "x".into())]);
+    assert_eq!(decode(bytes, &named()), Ok(value.clone()));
+    assert_eq!(encode(&value, &named()).unwrap(), bytes);
+}
+
+#[test]
+fn a_missing_or_surplus_attribute_is_refused_in_both_directions() {
+    let missing = "name: the attribute is missing";
+    let surplus = "x: the schema has no such attribute";
+    assert_eq!(decode(b"\x81\xa2id\xc0", &named()).unwrap_err().to_string(), missing);
+    assert_eq!(decode(b"\x81\xa1x\xc0", &named()).unwrap_err().to_string(), surplus);
+    let less = Value::object([("id", Value::Null)]);
+    let more = Value::object([("id", Value::Null), ("name", Value::Null), ("x", Value::Null)]);
+    assert_eq!(encode(&less, &named()).unwrap_err().to_string(), missing);
+    assert_eq!(encode(&more, &named()).unwrap_err().to_string(), surplus);
+}
+
+#[test]
+fn any_extension_is_unknown_and_only_one_says_more() {
+    let cases: [(&[u8], Value); 5] = [
+        (b"\xd4\x00\x00", Value::UNKNOWN),
+        (b"\xd4\x7f\x00", Value::UNKNOWN),
+        (b"\xc7\x03\x0c\x81\x01\xc2", Value::UNKNOWN_NOT_NULL),
+        // With a prefix as well, which is ignored.
+        (b"\xc7\x06\x0c\x82\x01\xc2\x02\xa1a", Value::UNKNOWN_NOT_NULL),
+        // The right code over bytes that are no map.
+        (b"\xc7\x01\x0c\xc1", Value::UNKNOWN),
+    ];
+    for (bytes, value) in cases {
+        assert_eq!(decode(bytes, &Type::String), Ok(value), "{bytes:x?}");
+    }
+    assert_eq!(encode(&Value::UNKNOWN, &Type::Bool).unwrap(), b"\xd4\x00\x00");
+    assert_eq!(encode(&Value::UNKNOWN_NOT_NULL, &Type::Bool).unwrap(), b"\xc7\x03\x0c\x81\x01\xc2");
+}
+
+#[test]
+fn a_number_is_an_integer_a_float_or_text_whichever_is_exact() {
+    let cases: [(&[u8], Value); 5] = [
+        (b"\x07", number("7")),
+        (b"\xff", number("-1")),
+        (b"\xcb\x3f\xe0\x00\x00\x00\x00\x00\x00", number("0.5")),
+        (b"\xa30.1", number("0.1")),
+        (b"\xb436893488147419103233", number("36893488147419103233")),
+    ];
+    for (bytes, value) in cases {
+        assert_eq!(decode(bytes, &Type::Number), Ok(value.clone()));
+        assert_eq!(encode(&value, &Type::Number).unwrap(), bytes, "{value:?}");
+    }
+    assert_eq!(
+        decode(b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff", &Type::Number),
+        Ok(number("18446744073709551615"))
+    );
+    assert!(decode(b"\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00", &Type::Number).is_err(), "infinity");
+}
+
+#[test]
+fn equal_sets_are_equal_whatever_order_they_come_in() {
+    let ty = Type::set(Type::String);
+    assert_eq!(decode(b"\x93\xa1b\xa1a\xa1b", &ty), decode(b"\x92\xa1a\xa1b", &ty));
+}
+
+#[test]
+fn a_mismatch_names_its_place_and_never_the_value() {
+    let ty = Type::Object(BTreeMap::from([("disks".into(), Type::list(Type::map(Type::Bool)))]));
+    let refusal = decode(b"\x81\xa5disks\x91\x81\xa1k\xa7hunter2", &ty).unwrap_err();
+    assert_eq!(refusal.to_string(), r#"disks[0]["k"]: expected true or false"#);
+}
+
+#[test]
+fn hostile_bytes_are_refused_without_a_panic() {
+    let deep = [b"\x91".repeat(100_000), vec![0xc0]].concat();
+    let cases: [&[u8]; 6] = [b"", &deep, b"\xdd\xff\xff\xff\xff", b"\xc0\xc0", b"\xa1\xff", b"\x81\x01\xc0"];
+    for bytes in cases {
+        for ty in [named(), Type::String, Type::map(Type::String)] {
+            assert!(decode(bytes, &ty).is_err(), "{:x?}", &bytes[..bytes.len().min(8)]);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_value_survives_the_round_trip((ty, value) in samples::value()) {
+        let bytes = encode(&value, &ty).unwrap();
+        prop_assert_eq!(decode(&bytes, &ty).unwrap(), value);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(ty in samples::ty(), bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode(&bytes, &ty);
+    }
+
+    #[test]
+    fn bent_bytes_never_panic_and_what_they_give_has_the_type(
+        (ty, value) in samples::value(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let mut bytes = encode(&value, &ty).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(bent) = decode(&bytes, &ty) {
+            prop_assert!(encode(&bent, &ty).is_ok());
+        }
+    }
+}
