@@ -11,6 +11,7 @@
 
 pub mod any;
 pub mod codec;
+pub mod consistency;
 pub mod diagnostic;
 pub mod fields;
 pub mod json;
@@ -18,9 +19,11 @@ pub mod known;
 pub mod msgpack;
 pub mod number;
 pub mod path;
+pub mod proto;
 pub mod provider;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod schema;
 pub mod ty;
 pub mod value;
+pub mod wire;
