@@ -2,3 +2,4 @@
 //! reach the protocol's messages and the codec.
 
 pub mod plugin;
+pub mod resources;

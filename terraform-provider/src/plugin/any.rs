@@ -6,7 +6,7 @@ use tonic::async_trait;
 use super::diagnostic::Diagnostics;
 use super::fields::Fields;
 use super::path::Path;
-use super::provider::{Call, DataSource, Model, Outcome, Plan, Resource};
+use super::provider::{Call, DataSource, FromFields, Model, Outcome, Plan, Resource};
 use super::schema::{Problem, Schema};
 use super::value::Value;
 
@@ -171,13 +171,13 @@ impl<D: DataSource> AnyDataSource<D::Client> for D {
 }
 
 /// The typed view of a value, or all that is wrong with it.
-pub fn parse<M: Model>(value: &Value) -> Result<M, Diagnostics> {
+pub fn parse<M: FromFields>(value: &Value) -> Result<M, Diagnostics> {
     let mut diagnostics = Diagnostics::new();
     let model = M::read(&mut Fields::new(value, Path::root(), &mut diagnostics));
     if diagnostics.has_errors() { Err(diagnostics) } else { Ok(model) }
 }
 
-fn checked<M: Model>(value: &Value, check: impl FnOnce(&M, &mut Diagnostics)) -> Diagnostics {
+fn checked<M: FromFields>(value: &Value, check: impl FnOnce(&M, &mut Diagnostics)) -> Diagnostics {
     let mut diagnostics = Diagnostics::new();
     let model = M::read(&mut Fields::new(value, Path::root(), &mut diagnostics));
     if !diagnostics.has_errors() {

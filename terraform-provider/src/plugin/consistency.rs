@@ -102,7 +102,7 @@ fn one_attribute(attribute: &Attribute, values: Three<'_>, at: &Path, findings: 
     match &attribute.shape {
         Shape::Nested(nesting, inner) if !config.is_null() => nested(*nesting, inner, values, at, findings),
         _ if config.is_null() => {
-            note(findings, at, "planned a value for what is not configured and not computed")
+            note(findings, at, "planned a value for what is not configured and not computed");
         }
         _ => note(findings, at, "the plan is neither what is configured nor what was there before"),
     }
@@ -128,7 +128,7 @@ fn nested(nesting: Nesting, of: &[Attribute], values: Three<'_>, at: &Path, find
             }
         }
         (_, _, Value::Unknown(_)) => {
-            note(findings, at, "a configured object cannot be planned wholly unknown")
+            note(findings, at, "a configured object cannot be planned wholly unknown");
         }
         _ => note(findings, at, "the plan has other elements than the configuration"),
     }

@@ -11,11 +11,15 @@
 
 pub mod any;
 pub mod codec;
+pub mod connection;
 pub mod consistency;
 pub mod diagnostic;
+pub mod ending;
 pub mod fields;
+pub mod handshake;
 pub mod json;
 pub mod known;
+pub mod log;
 pub mod msgpack;
 pub mod number;
 pub mod path;
@@ -24,6 +28,11 @@ pub mod provider;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod schema;
+pub mod serve;
+pub mod service;
+pub mod socket;
+pub mod stop;
+pub mod tls;
 pub mod ty;
 pub mod value;
 pub mod wire;

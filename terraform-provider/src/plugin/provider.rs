@@ -24,11 +24,14 @@ use super::value::Value;
 pub use super::any::{AnyDataSource, AnyResource};
 pub use tonic::async_trait;
 
-/// A typed view of a whole value.
-pub trait Model: Sized + Send + Sync + 'static {
-    /// Reads the fields. What is wrong with them goes to `fields.diagnostics()`: then the model is thrown away.
+/// A typed view of an object.
+pub trait FromFields: Sized + Send + Sync + 'static {
+    /// Reads the fields. What is wrong with them goes to `fields.diagnostics()`: then the result is thrown away.
     fn read(fields: &mut Fields<'_>) -> Self;
+}
 
+/// A typed view of a whole value, and the way back.
+pub trait Model: FromFields {
     /// The model as a value: an object with every attribute of the schema.
     fn into_value(self) -> Value;
 }
@@ -38,7 +41,7 @@ pub trait Provider: Send + Sync + 'static {
     /// What its resources work with once it is configured.
     type Client: Send + Sync + 'static;
     /// Its configuration.
-    type Config: Model;
+    type Config: FromFields;
 
     /// The name before the underscore of every kind, such as `holdfast`.
     fn name(&self) -> &'static str;

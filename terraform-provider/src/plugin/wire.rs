@@ -12,10 +12,9 @@ use super::{json, msgpack};
 /// Reads a value the host sent. No value at all is null.
 pub fn value(sent: Option<wire::DynamicValue>, ty: &Type) -> Result<Value, Diagnostics> {
     let decoded = match sent {
-        None => Ok(Value::Null),
         Some(sent) if !sent.msgpack.is_empty() => msgpack::decode(&sent.msgpack, ty),
         Some(sent) if !sent.json.is_empty() => json::decode(&sent.json, ty),
-        Some(_) => Ok(Value::Null),
+        Some(_) | None => Ok(Value::Null),
     };
     decoded.map_err(|mismatch| unreadable(&mismatch))
 }

@@ -1,4 +1,4 @@
-//! What the host refuses in a schema (terraform:internal/configs/configschema/internal_validate.go), and what we do.
+//! What the host refuses in a schema (`terraform:internal/configs/configschema/internal_validate.go`), and what we do.
 
 use super::{Attribute, Exposure, Presence, Shape};
 use crate::plugin::path::Path;
