@@ -10,10 +10,15 @@ use jiff::Timestamp;
 use serde_json::{Map, Value as Json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+
+/// This crate, whose events never hold a value.
+const OURS: &str = env!("CARGO_CRATE_NAME");
 
 /// Bytes of a message, and of each field beside it. The host's limit is for the line, and quoting makes a byte six at
 /// worst (`\u0000`).
@@ -23,11 +28,10 @@ const FIELD: usize = 1024;
 /// Starts the log and has panics reported; once per process. The level is that of `TF_LOG_PROVIDER`, else of `TF_LOG`.
 pub fn start(variable: impl Fn(&str) -> Option<String>) {
     let level = level(variable("TF_LOG_PROVIDER").or_else(|| variable("TF_LOG")).as_deref());
-    let subscriber = tracing_subscriber::fmt()
-        .event_format(HostFormat)
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .finish();
+    // The libraries under us describe frames, certificates and requests below that: noise, and not ours to vouch for.
+    let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target(OURS, level);
+    let lines = tracing_subscriber::fmt::layer().event_format(HostFormat).with_writer(io::stderr);
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(targets));
     // It fails only if there is a log already, which is then good enough.
     let _ = tracing::subscriber::set_global_default(subscriber);
     std::panic::set_hook(Box::new(|panic| {
