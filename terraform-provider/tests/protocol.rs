@@ -1,5 +1,7 @@
 //! The binary as a host meets it: its line, its certificate, its end.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in helpers of tests too")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 use std::time::{Duration, Instant};

@@ -63,7 +63,7 @@ pub(crate) fn of_type(ty: &Type, with_unknown: bool) -> BoxedStrategy<Value> {
             attributes.prop_map(|all| Value::Object(all.into_iter().collect::<BTreeMap<_, _>>())).boxed()
         }
     };
-    let unknown = if with_unknown { 1 } else { 0 };
+    let unknown = u32::from(with_unknown);
     prop_oneof![
         8 => there,
         1 => Just(Value::Null),

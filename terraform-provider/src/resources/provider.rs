@@ -184,3 +184,39 @@ impl FromFields for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::any::parse;
+    use crate::plugin::value::Value;
+
+    fn said(set: &[(&str, Value)]) -> Vec<String> {
+        let config: Config =
+            parse(&Value::object(set.iter().map(|(name, value)| (*name, value.clone())))).unwrap();
+        let mut diagnostics = Diagnostics::new();
+        Holdfast.validate(&config, &mut diagnostics);
+        diagnostics.iter().map(|it| format!("{}: {}", it.path, it.summary)).collect()
+    }
+
+    #[test]
+    fn the_schema_can_be_served() {
+        assert!(Holdfast.schema().is_ok());
+    }
+
+    #[test]
+    fn two_sources_for_one_thing_are_refused_even_if_one_is_not_known_yet() {
+        let one = ("config_content", Value::UNKNOWN);
+        assert_eq!(
+            said(&[one.clone(), ("config_path", "/x".into())]),
+            ["config_content: Contradictory credentials"]
+        );
+        assert_eq!(said(&[("client_key", "k".into())]), ["client_certificate: Half a client certificate"]);
+        assert!(said(&[one]).is_empty());
+    }
+
+    #[test]
+    fn an_unchecked_certificate_is_always_warned_about() {
+        assert_eq!(said(&[("insecure", true.into())]), ["insecure: Connection is not secure"]);
+    }
+}

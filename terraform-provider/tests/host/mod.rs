@@ -1,6 +1,7 @@
 //! A host of our own: starts the plugin as Terraform does and speaks to it over the same mutual TLS.
 
 #![allow(dead_code, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in helpers of tests too")]
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -20,6 +21,7 @@ use tonic::transport::Channel;
 pub(crate) mod certificate;
 mod channel;
 
+#[allow(unused_imports, reason = "each test program uses a part")]
 pub(crate) use channel::{connect, connect_plain};
 
 use certificate::Identity;
