@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in helpers of tests too")]
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -147,6 +148,23 @@ async fn an_interrupt_is_survived_and_a_termination_is_not() {
     plugin.signal(Signal::SIGTERM);
     assert!(plugin.ended(Duration::from_secs(10)).await.success());
     assert!(!plugin.socket().exists());
+}
+
+/// go-plugin leaves its plugins behind when it is killed. A shell stands in for the host: it starts us as its child.
+#[tokio::test]
+async fn a_host_that_is_killed_takes_the_plugin_with_it() {
+    let identity = Identity::of_a_host();
+    let mut command = command(Path::new("/bin/sh"), &identity.pem());
+    command.arg("-c").arg("\"$0\" & wait").arg(holdfast());
+    let mut host = Plugin::spawn(command, identity).await;
+    assert!(answers(&host).await);
+    host.signal(Signal::SIGKILL);
+    host.ended(HOST_WAITS).await;
+    let killed = Instant::now();
+    while host.socket().exists() {
+        assert!(killed.elapsed() < Duration::from_secs(20), "the plugin lives on");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ set -euo pipefail
 source "$(dirname "$0")/stage.sh"
 
 need_cargo
-crates=(holdfast-api holdfast-controller holdfast-node holdfast-tests)
+crates=(holdfast-api holdfast-controller holdfast-node terraform-provider-holdfast holdfast-tests)
 
 stage "format"
 cargo fmt --all --check
@@ -17,6 +17,11 @@ for crate in "${crates[@]}"; do
     stage "$crate alone"
     cargo check --locked -p "$crate"
 done
+stage "layers"
+# The plugin kit knows the protocol and nothing of what a provider manages.
+if git grep -nE '\b(kube|k8s_openapi|holdfast_api|resources)::' -- terraform-provider/src/plugin; then
+    refuse "terraform-provider/src/plugin names what only terraform-provider/src/resources may"
+fi
 stage "licences, bans, sources (no advisories: their database needs a network)"
 tests/doors/deny.sh
 stage "generated files"

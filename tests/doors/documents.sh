@@ -13,7 +13,7 @@ paths_of() {
     local document=$1 folder
     folder=$(dirname "$document")
     grep -oE '\]\([^)# ]+' "$document" | sed 's/^](//' | grep -v '^https\?:' | sed "s|^|$folder/|" || true
-    grep -oE '`(api|controller|node-daemon|tests|images|policies|deploy|examples|docs|\.ci)/[^` ]*`' "$document" |
+    grep -oE '`(api|controller|node-daemon|terraform-provider|tests|images|policies|deploy|examples|docs|\.ci)/[^` ]*`' "$document" |
         tr -d '`' || true
 }
 

@@ -15,6 +15,11 @@ use tempfile::TempDir;
 const HOST: &str = "mirror.example.org";
 const VERSION: &str = "0.1.0";
 
+/// The provider's program.
+pub(crate) fn holdfast() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_terraform-provider-holdfast"))
+}
+
 /// A folder with a configuration and a mirror that holds one provider.
 pub(crate) struct Workspace {
     folder: TempDir,
