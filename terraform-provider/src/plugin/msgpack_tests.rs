@@ -20,6 +20,77 @@ fn an_object_is_a_map_of_all_its_attributes_in_order() {
     assert_eq!(encode(&value, &named()).unwrap(), bytes);
 }
 
+/// The attributes of `examples/notes.rs`.
+fn note() -> Type {
+    let object = |attributes: &[(&str, Type)]| {
+        Type::Object(attributes.iter().map(|(name, ty)| ((*name).to_owned(), ty.clone())).collect())
+    };
+    object(&[
+        ("id", Type::String),
+        ("pages", Type::list(object(&[("name", Type::String), ("number", Type::Number)]))),
+        ("secret_wo", Type::String),
+        ("secret_wo_version", Type::Number),
+        ("slow", Type::Bool),
+        ("tags", Type::set(Type::String)),
+        ("text", Type::String),
+        ("title", Type::String),
+    ])
+}
+
+fn a_note(set: &[(&str, Value)]) -> Value {
+    let names = ["id", "pages", "secret_wo", "secret_wo_version", "slow", "tags", "text", "title"];
+    let find =
+        |name: &str| set.iter().find(|(it, _)| *it == name).map_or(Value::Null, |(_, value)| value.clone());
+    Value::object(names.map(|name| (name, find(name))))
+}
+
+fn page(name: Value) -> Value {
+    Value::object([("name", name), ("number", Value::Null)])
+}
+
+/// Recorded from Terraform 1.11.4, which sent configurations with `terraform_data` attributes that are known later.
+#[test]
+fn recorded_configurations_mean_what_was_written() {
+    let recorded: [(&[u8], Value); 3] = [
+        (
+            b"\x88\xa2id\xc0\xa5pages\x90\xa9secret_wo\xc0\xb1secret_wo_version\xb436893488147419103233\xa4slow\
+              \xc7\x03\x0c\x81\x01\xc2\xa4tags\xc0\xa4text\xc0\xa5title\xa1n",
+            a_note(&[
+                ("pages", Value::List(vec![])),
+                ("secret_wo_version", number("36893488147419103233")),
+                ("slow", Value::UNKNOWN_NOT_NULL),
+                ("title", "n".into()),
+            ]),
+        ),
+        (
+            b"\x88\xa2id\xc0\xa5pages\x92\x82\xa4name\xa1p\xa6number\xc0\x82\xa4name\xd4\x00\x00\xa6number\xc0\xa9\
+              secret_wo\xa1s\xb1secret_wo_version\xcb?\xe0\x00\x00\x00\x00\x00\x00\xa4slow\xc0\xa4tags\x93\xa1a\xa1b\
+              \xd4\x00\x00\xa4text\xc7\x0c\x0c\x82\x01\xc2\x02\xa7prefix-\xa5title\xa1x",
+            a_note(&[
+                ("pages", Value::List(vec![page("p".into()), page(Value::UNKNOWN)])),
+                ("secret_wo", "s".into()),
+                ("secret_wo_version", number("0.5")),
+                ("tags", Value::List(in_set_order(vec!["a".into(), "b".into(), Value::UNKNOWN]))),
+                ("text", Value::UNKNOWN_NOT_NULL),
+                ("title", "x".into()),
+            ]),
+        ),
+        (
+            b"\x88\xa2id\xc0\xa5pages\xc7\x03\x0c\x81\x01\xc2\xa9secret_wo\xc0\xb1secret_wo_version\xa30.1\xa4slow\
+              \xc0\xa4tags\xd4\x00\x00\xa4text\xc0\xa5title\xa1t",
+            a_note(&[
+                ("pages", Value::UNKNOWN_NOT_NULL),
+                ("secret_wo_version", number("0.1")),
+                ("tags", Value::UNKNOWN),
+                ("title", "t".into()),
+            ]),
+        ),
+    ];
+    for (bytes, value) in recorded {
+        assert_eq!(decode(bytes, &note()), Ok(value));
+    }
+}
+
 #[test]
 fn a_missing_or_surplus_attribute_is_refused_in_both_directions() {
     let missing = "name: the attribute is missing";
