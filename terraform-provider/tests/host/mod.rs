@@ -39,6 +39,19 @@ pub(crate) struct Plugin {
     pub(crate) identity: Identity,
 }
 
+/// A killed plugin cannot tidy up, so its host does.
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        let socket = self.socket();
+        let ours = |folder: &&Path| {
+            folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("plugin-"))
+        };
+        if let Some(folder) = socket.parent().filter(ours) {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
 /// The provider of this crate.
 pub(crate) fn holdfast() -> PathBuf {
     env!("CARGO_BIN_EXE_terraform-provider-holdfast").into()
