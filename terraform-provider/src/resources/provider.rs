@@ -3,6 +3,18 @@
 //! Names and variables follow the provider for Kubernetes, so that existing set-ups carry over.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::access::{self, Access};
+use super::cluster::{Cluster, MANAGER};
+use super::image::Image;
+use super::kind::Site;
+use super::looked::Looked;
+use super::managed::Managed;
+use super::network::Network;
+use super::node::{Node, Nodes};
+use super::ssh_key::SshKey;
+use super::virtual_machine::VirtualMachine;
 
 use crate::plugin::diagnostic::Diagnostics;
 use crate::plugin::fields::Fields;
@@ -45,7 +57,7 @@ struct Exec {
 }
 
 impl Provider for Holdfast {
-    type Client = Config;
+    type Client = Site;
     type Config = Config;
 
     fn name(&self) -> &'static str {
@@ -59,12 +71,24 @@ impl Provider for Holdfast {
         Schema::new(Owner::Provider, description, attributes())
     }
 
-    fn resources(&self) -> Vec<Box<dyn AnyResource<Config>>> {
-        Vec::new()
+    fn resources(&self) -> Vec<Box<dyn AnyResource<Site>>> {
+        vec![
+            Box::new(Managed::<Image>::new()),
+            Box::new(Managed::<Network>::new()),
+            Box::new(Managed::<SshKey>::new()),
+            Box::new(Managed::<VirtualMachine>::new()),
+        ]
     }
 
-    fn data_sources(&self) -> Vec<Box<dyn AnyDataSource<Config>>> {
-        Vec::new()
+    fn data_sources(&self) -> Vec<Box<dyn AnyDataSource<Site>>> {
+        vec![
+            Box::new(Looked::<Image>::new()),
+            Box::new(Looked::<Network>::new()),
+            Box::new(Looked::<SshKey>::new()),
+            Box::new(Looked::<VirtualMachine>::new()),
+            Box::new(Node::new()),
+            Box::new(Nodes::new()),
+        ]
     }
 
     fn validate(&self, config: &Config, diagnostics: &mut Diagnostics) {
@@ -76,8 +100,72 @@ impl Provider for Holdfast {
         }
     }
 
-    fn configure(&self, config: Config, _: &Host) -> Result<Config, Diagnostics> {
-        Ok(config)
+    fn configure(&self, config: Config, host: &Host) -> Result<Site, Diagnostics> {
+        let agent = format!("{MANAGER}/{} (host {})", env!("CARGO_PKG_VERSION"), host.version);
+        let force = config.force_conflicts == Known::Value(true);
+        let access = config.access().map(|access| access.with_environment(|name| std::env::var(name).ok()));
+        Ok(Site { cluster: Cluster::new(access, agent, force), namespace: config.namespace })
+    }
+}
+
+impl Config {
+    /// What is configured about the way to the API, or the names of what is not known yet.
+    fn access(&self) -> Result<Access, Vec<&'static str>> {
+        let texts = [
+            ("config_path", &self.kubeconfig_path),
+            ("config_content", &self.kubeconfig_content),
+            ("config_context", &self.kubeconfig_context),
+            ("host", &self.host),
+            ("cluster_ca_certificate", &self.cluster_ca_certificate),
+            ("tls_server_name", &self.tls_server_name),
+            ("proxy_url", &self.proxy_url),
+            ("token", &self.token),
+            ("client_certificate", &self.client_certificate),
+            ("client_key", &self.client_key),
+        ];
+        let unknown = texts.iter().filter(|(_, value)| value.is_unknown()).map(|(name, _)| *name);
+        let others = [("insecure", self.insecure.is_unknown()), ("exec", self.exec.is_unknown())];
+        let others = others.into_iter().filter(|(_, unknown)| *unknown).map(|(name, _)| name);
+        let unknown: Vec<_> = unknown.chain(others).collect();
+        if !unknown.is_empty() {
+            return Err(unknown);
+        }
+        let paths = |list: &String| std::env::split_paths(list).collect::<Vec<PathBuf>>();
+        let exec = self.exec.as_value().map(Exec::known).transpose()?;
+        let text = |value: &Known<String>| value.as_value().cloned();
+        Ok(Access {
+            files: self.kubeconfig_path.as_value().map(paths).unwrap_or_default(),
+            content: text(&self.kubeconfig_content),
+            context: text(&self.kubeconfig_context),
+            host: text(&self.host),
+            authority: text(&self.cluster_ca_certificate),
+            tls_server_name: text(&self.tls_server_name),
+            insecure: self.insecure.value(),
+            proxy_url: text(&self.proxy_url),
+            token: text(&self.token),
+            client_certificate: text(&self.client_certificate),
+            client_key: text(&self.client_key),
+            exec,
+        })
+    }
+}
+
+impl Exec {
+    fn known(&self) -> Result<access::Exec, Vec<&'static str>> {
+        let Self { api_version, command, args, env } = self;
+        let word = |word: &Known<String>| match word {
+            Known::Unknown => Err(vec!["exec"]),
+            word => Ok(word.clone().value().unwrap_or_default()),
+        };
+        let args = args.as_value().into_iter().flatten();
+        let env = env.as_value().into_iter().flatten();
+        let pair = |(name, value): (&String, &Known<String>)| word(value).map(|value| (name.clone(), value));
+        Ok(access::Exec {
+            api_version: word(api_version)?,
+            command: word(command)?,
+            args: args.map(word).collect::<Result<_, _>>()?,
+            env: env.map(pair).collect::<Result<_, _>>()?,
+        })
     }
 }
 

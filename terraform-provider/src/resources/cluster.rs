@@ -1,0 +1,416 @@
+//! The cluster: all that is asked of the Kubernetes API, and the only file that holds its client.
+//!
+//! - **Create never adopts**: the object must not be there, and the server must say 201 to the apply.
+//! - **Update and delete carry the UID**: what took an object's place is neither overwritten nor deleted.
+//! - **A plan reads each kind and namespace once**: one list, shared by all that wait for it, forgotten at a write.
+//! - **Waiting watches**: it ends at the deadline, at the user's interrupt, or when the object says so.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions, WatchEvent,
+    WatchParams,
+};
+use kube::client::Body;
+use kube::{Client, ResourceExt};
+use serde_json::Value as Json;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::access::{self, Access};
+
+/// Field manager of everything we write.
+pub(crate) const MANAGER: &str = "terraform-provider-holdfast";
+/// Objects per page of a list.
+const PAGE: u32 = 500;
+/// The server ends a watch before this; then everything is read again.
+const WATCH_SECONDS: u32 = 290;
+/// Between two tries while the API is away.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often somebody who waits is told.
+const TELL: Duration = Duration::from_secs(10);
+/// Events that explain a failure; older ones rarely do.
+const EVENTS: usize = 5;
+
+/// The API, as far as it is known how to reach it.
+pub(crate) struct Cluster {
+    access: Result<Access, Vec<&'static str>>,
+    agent: String,
+    force: bool,
+    client: OnceCell<Client>,
+    lists: Mutex<HashMap<Place, Arc<OnceCell<Listing>>>>,
+}
+
+/// A kind, by its plural, and a namespace.
+type Place = (String, String);
+
+/// One object, there or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) kind: ApiResource,
+    /// Empty for kinds without namespaces.
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+/// How long to wait, and what ends it earlier.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience<'a> {
+    pub(crate) until: Instant,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the provider's {} not known yet: apply first what decides it", .0.join(" and "))]
+    Unknown(Vec<&'static str>),
+    #[error("there is no way to the API")]
+    Access(#[source] access::Error),
+    #[error("could not make a client for the API")]
+    Client(#[source] kube::Error),
+    #[error("the API refused or did not answer")]
+    Api(#[source] kube::Error),
+    #[error("the request could not be written")]
+    Request(#[source] kube::core::request::Error),
+    #[error("the answer could not be read")]
+    Answer(#[source] serde_json::Error),
+    #[error("it exists already")]
+    Exists,
+    #[error("it was deleted")]
+    Deleted,
+    #[error("another object has taken its place")]
+    Replaced,
+    #[error("the time is over")]
+    Late,
+    #[error("interrupted")]
+    Cancelled,
+}
+
+/// All objects of a kind in a namespace, or none where the list is refused and each must be asked for.
+enum Listing {
+    Whole(HashMap<String, DynamicObject>),
+    Refused,
+}
+
+impl Target {
+    /// As people write it.
+    pub(crate) fn id(&self) -> String {
+        if self.namespace.is_empty() {
+            self.name.clone()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+impl Patience<'_> {
+    /// Waits for something, at most until the end.
+    async fn with<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            // What is already there counts, whatever else happened.
+            biased;
+            done = work => Ok(done),
+            () = self.cancel.cancelled() => Err(Error::Cancelled),
+            () = tokio::time::sleep_until(self.until.into()) => Err(Error::Late),
+        }
+    }
+}
+
+impl Cluster {
+    /// A cluster that is reached like this, or with the names of what is unknown about it.
+    pub(crate) fn new(access: Result<Access, Vec<&'static str>>, agent: String, force: bool) -> Self {
+        Self { access, agent, force, client: OnceCell::new(), lists: Mutex::default() }
+    }
+
+    async fn client(&self) -> Result<&Client, Error> {
+        let make = async || {
+            let access = self.access.as_ref().map_err(|names| Error::Unknown(names.clone()))?;
+            let mut config = access.config().await.map_err(Error::Access)?;
+            if let (Ok(name), Ok(agent)) = ("user-agent".parse(), self.agent.parse()) {
+                config.headers.push((name, agent));
+            }
+            Client::try_from(config).map_err(Error::Client)
+        };
+        self.client.get_or_try_init(make).await
+    }
+
+    async fn api(&self, target: &Target) -> Result<Api<DynamicObject>, Error> {
+        let client = self.client().await?.clone();
+        Ok(if target.namespace.is_empty() {
+            Api::all_with(client, &target.kind)
+        } else {
+            Api::namespaced_with(client, &target.namespace, &target.kind)
+        })
+    }
+
+    /// The object, from the list that all readers share.
+    pub(crate) async fn find(&self, target: &Target) -> Result<Option<DynamicObject>, Error> {
+        let place = (target.kind.plural.clone(), target.namespace.clone());
+        let cell = {
+            let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(lists.entry(place).or_default())
+        };
+        match cell.get_or_try_init(|| self.listing(target)).await? {
+            Listing::Whole(objects) => Ok(objects.get(&target.name).cloned()),
+            Listing::Refused => self.get(target).await,
+        }
+    }
+
+    async fn listing(&self, target: &Target) -> Result<Listing, Error> {
+        match self.list(target).await {
+            Ok(objects) => Ok(Listing::Whole(objects.into_iter().map(|it| (it.name_any(), it)).collect())),
+            Err(Error::Api(kube::Error::Api(status))) if status.is_forbidden() => Ok(Listing::Refused),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All objects of the target's kind and namespace.
+    pub(crate) async fn list(&self, target: &Target) -> Result<Vec<DynamicObject>, Error> {
+        let api = self.api(target).await?;
+        let mut params = ListParams::default().limit(PAGE);
+        let mut all = Vec::new();
+        loop {
+            let page = api.list(&params).await.map_err(Error::Api)?;
+            all.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// The object as it is now.
+    pub(crate) async fn get(&self, target: &Target) -> Result<Option<DynamicObject>, Error> {
+        match self.api(target).await?.get(&target.name).await {
+            Ok(object) => Ok(Some(object)),
+            // Without the kind the server says 404 too, but names no object.
+            Err(kube::Error::Api(status)) if status.is_not_found() && names_an_object(&status) => Ok(None),
+            Err(error) => Err(Error::Api(error)),
+        }
+    }
+
+    /// Makes the object. One that is being deleted is waited for; one that is there is an error.
+    pub(crate) async fn create(
+        &self,
+        target: &Target,
+        body: &Json,
+        patience: Patience<'_>,
+    ) -> Result<DynamicObject, Error> {
+        if let Some(object) = self.get(target).await? {
+            if object.metadata.deletion_timestamp.is_none() {
+                return Err(Error::Exists);
+            }
+            self.until_gone(target, object.uid().as_deref(), patience).await?;
+        }
+        match self.apply(target, body).await? {
+            (object, Fresh::Yes) => Ok(object),
+            (_, Fresh::No) => Err(Error::Exists),
+        }
+    }
+
+    /// Changes the object of this UID.
+    pub(crate) async fn update(
+        &self,
+        target: &Target,
+        uid: &str,
+        mut body: Json,
+    ) -> Result<DynamicObject, Error> {
+        body["metadata"]["uid"] = uid.into();
+        match self.apply(target, &body).await {
+            Ok((object, _)) => Ok(object),
+            Err(Error::Api(kube::Error::Api(status)))
+                if status.is_conflict() && status.message.contains("UID") =>
+            {
+                Err(if self.get(target).await?.is_some() { Error::Replaced } else { Error::Deleted })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes an object that is ours alone, whether it is there or not.
+    pub(crate) async fn replace(&self, target: &Target, body: &Json) -> Result<DynamicObject, Error> {
+        self.apply(target, body).await.map(|(object, _)| object)
+    }
+
+    async fn apply(&self, target: &Target, body: &Json) -> Result<(DynamicObject, Fresh), Error> {
+        self.forget();
+        let api = self.api(target).await?;
+        let params = PatchParams::apply(MANAGER);
+        let params = if self.force { params.force() } else { params };
+        let request = kube::core::Request::new(api.resource_url());
+        let request = request.patch(&target.name, &params, &Patch::Apply(body)).map_err(Error::Request)?;
+        // By hand, because `Api::patch` hides whether the object was made.
+        let answer = self.client().await?.send(request.map(Body::from)).await.map_err(Error::Api)?;
+        let code = answer.status().as_u16();
+        let text = answer.into_body().collect_bytes().await.map_err(Error::Api)?;
+        if !(200..300).contains(&code) {
+            let status: kube::core::Status = serde_json::from_slice(&text).unwrap_or_else(|_| {
+                kube::core::Status::failure(&String::from_utf8_lossy(&text), "").with_code(code)
+            });
+            return Err(Error::Api(kube::Error::Api(status.boxed())));
+        }
+        let object = serde_json::from_slice(&text).map_err(Error::Answer)?;
+        Ok((object, if code == 201 { Fresh::Yes } else { Fresh::No }))
+    }
+
+    /// Deletes the object of this UID and waits until its finalizers have run.
+    pub(crate) async fn delete(
+        &self,
+        target: &Target,
+        uid: Option<&str>,
+        patience: Patience<'_>,
+    ) -> Result<(), Error> {
+        self.forget();
+        let preconditions = Preconditions { uid: uid.map(str::to_owned), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        match self.api(target).await?.delete(&target.name, &params).await {
+            Ok(_) => self.until_gone(target, uid, patience).await,
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Err(Error::Replaced),
+            Err(error) => Err(Error::Api(error)),
+        }
+    }
+
+    async fn until_gone(
+        &self,
+        target: &Target,
+        uid: Option<&str>,
+        patience: Patience<'_>,
+    ) -> Result<(), Error> {
+        let gone = |object: Option<&DynamicObject>| {
+            object.is_none_or(|object| uid.is_some() && object.metadata.uid.as_deref() != uid).then_some(())
+        };
+        self.until(target, patience, gone).await
+    }
+
+    /// Looks at the object again and again, whenever it changes, until there is an answer.
+    pub(crate) async fn until<T>(
+        &self,
+        target: &Target,
+        patience: Patience<'_>,
+        mut look: impl FnMut(Option<&DynamicObject>) -> Option<T>,
+    ) -> Result<T, Error> {
+        loop {
+            let version = match patience.with(self.get(target)).await? {
+                Ok(object) => {
+                    if let Some(answer) = look(object.as_ref()) {
+                        return Ok(answer);
+                    }
+                    object.and_then(|object| object.resource_version()).unwrap_or_else(|| "0".to_owned())
+                }
+                Err(Error::Api(error)) if passes(&error) => {
+                    tracing::warn!(object = target.id(), "the API does not answer; trying again");
+                    patience.with(tokio::time::sleep(RETRY)).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(answer) = self.watch(target, &version, patience, &mut look).await? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// One watch; without an answer everything is to be read again.
+    async fn watch<T>(
+        &self,
+        target: &Target,
+        version: &str,
+        patience: Patience<'_>,
+        look: &mut impl FnMut(Option<&DynamicObject>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let params = WatchParams::default().fields(&format!("metadata.name={}", target.name));
+        let api = self.api(target).await?;
+        let Ok(stream) = patience.with(api.watch(&params.timeout(WATCH_SECONDS), version)).await? else {
+            patience.with(tokio::time::sleep(RETRY)).await?;
+            return Ok(None);
+        };
+        let mut stream = stream.boxed();
+        let mut told = tokio::time::interval_at((Instant::now() + TELL).into(), TELL);
+        loop {
+            let event = tokio::select! {
+                event = patience.with(stream.try_next()) => event?,
+                _ = told.tick() => {
+                    tracing::info!(object = target.id(), "still waiting");
+                    continue;
+                }
+            };
+            let answer = match event {
+                Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object))) => look(Some(&object)),
+                Ok(Some(WatchEvent::Deleted(_))) => look(None),
+                Ok(Some(WatchEvent::Bookmark(_))) => None,
+                Ok(Some(WatchEvent::Error(_)) | None) | Err(_) => return Ok(None),
+            };
+            if answer.is_some() {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The last events about an object, as sentences; none where they cannot be read.
+    pub(crate) async fn events(&self, object: &DynamicObject) -> Vec<String> {
+        let (Ok(client), Some(uid)) = (self.client().await, object.uid()) else { return Vec::new() };
+        let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
+        let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
+        let params = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(PAGE);
+        let Ok(mut events) = api.list(&params).await.map(|list| list.items) else { return Vec::new() };
+        events.sort_by_key(|event| event.metadata.creation_timestamp.clone().map(|time| time.0));
+        let told = |event: &Event| {
+            let text = |part: &Option<String>| part.clone().unwrap_or_default();
+            format!("{} {}: {}", text(&event.type_), text(&event.reason), text(&event.message))
+        };
+        events.iter().rev().take(EVENTS).rev().map(told).collect()
+    }
+
+    /// What was listed may be different from now on.
+    fn forget(&self) {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Whether an apply made the object.
+enum Fresh {
+    Yes,
+    No,
+}
+
+/// Whether this may pass: the API is away, or has too much to do.
+fn passes(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+        _ => false,
+    }
+}
+
+/// A missing object is named in the answer, a missing kind is not.
+fn names_an_object(status: &kube::core::Status) -> bool {
+    status.details.as_ref().is_some_and(|details| !details.name.is_empty())
+}
+
+/// The object that an apply sends.
+pub(crate) fn body(
+    target: &Target,
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+) -> Json {
+    let mut body = serde_json::json!({
+        "apiVersion": target.kind.api_version,
+        "kind": target.kind.kind,
+        "metadata": {"name": target.name},
+    });
+    if !target.namespace.is_empty() {
+        body["metadata"]["namespace"] = target.namespace.as_str().into();
+    }
+    for (part, entries) in [("labels", labels), ("annotations", annotations)] {
+        if !entries.is_empty() {
+            body["metadata"][part] = serde_json::json!(entries);
+        }
+    }
+    body
+}

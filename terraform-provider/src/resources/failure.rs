@@ -1,0 +1,163 @@
+//! Failures as users read them: which object, what was refused and why, what to do next, and beside which attribute.
+
+use std::error::Error as _;
+
+use kube::core::Status;
+use kube::core::response::StatusDetails;
+
+use super::cluster::{Error, Target};
+use super::field::{Field, path_of};
+use crate::plugin::diagnostic::{Diagnostic, Diagnostics};
+use crate::plugin::path::Path;
+
+/// What was attempted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt<'a> {
+    /// Such as `create`.
+    pub(crate) verb: &'static str,
+    /// The object.
+    pub(crate) target: &'a Target,
+    /// The resource type, such as `holdfast_ssh_key`.
+    pub(crate) resource: &'a str,
+    /// The fields of its spec.
+    pub(crate) fields: &'a [Field],
+}
+
+impl Attempt<'_> {
+    /// The failure in words.
+    pub(crate) fn failed(&self, error: &Error) -> Diagnostics {
+        let (kind, id) = (&self.target.kind.kind, self.target.id());
+        let whole = |summary: &str, detail: String| Diagnostic::error(Path::root(), summary, detail).into();
+        match error {
+            Error::Exists => {
+                let detail = format!(
+                    "{kind} {id} exists already and is not taken over. Choose another name, or bring it under this \
+                     resource: terraform import {}.<name> {id}",
+                    self.resource
+                );
+                Diagnostic::error(Path::of("name"), "Object exists already", detail).into()
+            }
+            Error::Deleted => {
+                let detail = format!("{kind} {id} is not there any more. Plan again to create it.");
+                whole("Object was deleted meanwhile", detail)
+            }
+            Error::Replaced => {
+                let detail = format!(
+                    "Another object has the name of {kind} {id} now; it was left alone. Plan again to see what is there."
+                );
+                whole("Object was replaced meanwhile", detail)
+            }
+            Error::Cancelled => {
+                let detail = format!(
+                    "What exists of {kind} {id} is in the state. Apply again to go on, or destroy it."
+                );
+                whole("Interrupted", detail)
+            }
+            Error::Late => whole(
+                "Time is over",
+                format!(
+                    "{kind} {id} took longer than allowed. Look at it, or set a longer time in timeouts."
+                ),
+            ),
+            Error::Api(kube::Error::Api(status)) => self.refused(status),
+            error => {
+                let detail = format!("Could not {} {kind} {id}: {}.", self.verb, chain(error));
+                whole("API cannot be used", detail)
+            }
+        }
+    }
+
+    fn refused(&self, status: &Status) -> Diagnostics {
+        let (kind, id) = (&self.target.kind.kind, self.target.id());
+        let details = status.details.as_ref();
+        if status.is_conflict() {
+            return self.conflict(status, details);
+        }
+        let (summary, detail) = match status.code {
+            401 => (
+                "API does not accept the credentials",
+                format!(
+                    "Could not {} {kind} {id}: {}. A token may have expired: get another one.",
+                    self.verb, status.message
+                ),
+            ),
+            403 => (
+                "Not allowed",
+                format!(
+                    "Could not {} {kind} {id}: {}. Ask for that right in a Role, or use other credentials.",
+                    self.verb, status.message
+                ),
+            ),
+            404 if details.is_none_or(|it| it.name.is_empty()) => (
+                "Holdfast is not installed on this cluster",
+                format!(
+                    "The cluster does not know the kind {kind} of {}. Install Holdfast, or choose another cluster.",
+                    self.target.kind.api_version
+                ),
+            ),
+            _ => return self.invalid(status, details),
+        };
+        Diagnostic::error(Path::root(), summary, detail).into()
+    }
+
+    /// One message for each cause, beside its attribute.
+    fn invalid(&self, status: &Status, details: Option<&StatusDetails>) -> Diagnostics {
+        let (kind, id) = (&self.target.kind.kind, self.target.id());
+        let causes = details.map(|it| it.causes.as_slice()).unwrap_or_default();
+        let mut diagnostics = Diagnostics::new();
+        for cause in causes {
+            let at = self.at(&cause.field);
+            diagnostics.error(at, "Refused by the API", format!("{kind} {id}: {}.", cause.message));
+        }
+        if diagnostics.is_empty() {
+            let detail = format!("Could not {} {kind} {id}: {}.", self.verb, status.message);
+            diagnostics.error(Path::root(), "Refused by the API", detail);
+        }
+        diagnostics
+    }
+
+    fn conflict(&self, status: &Status, details: Option<&StatusDetails>) -> Diagnostics {
+        let (kind, id) = (&self.target.kind.kind, self.target.id());
+        let causes = details.map(|it| it.causes.as_slice()).unwrap_or_default();
+        let mut diagnostics = Diagnostics::new();
+        for cause in causes.iter().filter(|cause| cause.reason == "FieldManagerConflict") {
+            let detail = format!(
+                "{kind} {id}: {} at {}. Let the other manager give the field up, leave it out here, or set \
+                 force_conflicts in the provider to take it over.",
+                cause.message, cause.field
+            );
+            diagnostics.error(
+                self.at(cause.field.trim_start_matches('.')),
+                "Another manager owns a field",
+                detail,
+            );
+        }
+        if diagnostics.is_empty() {
+            let detail = format!("Could not {} {kind} {id}: {}. Plan again.", self.verb, status.message);
+            diagnostics.error(Path::root(), "Object changed meanwhile", detail);
+        }
+        diagnostics
+    }
+
+    fn at(&self, field: &str) -> Path {
+        match field.strip_prefix("spec.") {
+            Some(field) => path_of(self.fields, field),
+            None if field == "metadata.name" => Path::of("name"),
+            None => Path::root(),
+        }
+    }
+}
+
+/// All causes of an error, each once.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,319 @@
+//! The rules of planning, each by its name, over all kinds; and the fields of the kinds against those of the CRDs.
+
+use std::collections::BTreeSet;
+
+use kube::api::DynamicObject;
+use serde_json::{Value as Json, json};
+use tokio_util::sync::CancellationToken;
+
+use super::cluster::Cluster;
+use super::image::Image;
+use super::kind::{Kind, Site, Whole, set};
+use super::looked::Looked;
+use super::managed::Managed;
+use super::network::Network;
+use super::ssh_key::SshKey;
+use super::virtual_machine::VirtualMachine;
+use crate::plugin::consistency;
+use crate::plugin::diagnostic::Diagnostics;
+use crate::plugin::json::{Attributes, typed};
+use crate::plugin::known::Known;
+use crate::plugin::path::Path;
+use crate::plugin::provider::{Call, DataSource, Model, Plan, Provider, Resource};
+use crate::plugin::schema::{Attribute, Shape};
+use crate::plugin::value::Value;
+use crate::resources::Holdfast;
+
+fn site() -> Site {
+    Site { cluster: Cluster::new(Err(vec!["host"]), String::new(), false), namespace: Known::Null }
+}
+
+fn config<K: Kind>(json: &Json) -> Whole {
+    let schema = Managed::<K>::new().schema().unwrap();
+    Whole(typed(json, &schema.ty(), Attributes::Lenient).unwrap())
+}
+
+fn plan<K: Kind>(prior: Option<&Whole>, config: &Whole) -> Plan<Whole> {
+    let kind = Managed::<K>::new();
+    let plan = kind.plan(&site(), prior, config);
+    let schema = kind.schema().unwrap();
+    let planned = schema.without_write_only(plan.planned.0.clone());
+    let prior = prior.map_or(Value::Null, |it| it.0.clone());
+    let findings = consistency::planned(&schema, &prior, &config.0, &planned);
+    assert!(findings.is_empty(), "{findings:?}");
+    let findings = consistency::replaced(&prior, &planned, &plan.replace);
+    assert!(findings.is_empty(), "{findings:?}");
+    Plan { planned: Whole(planned), ..plan }
+}
+
+/// What an apply of this plan leaves: the object as a server stores it, read back.
+fn applied<K: Kind>(config: &Whole, prior: Option<&Whole>, plan: &Plan<Whole>) -> Whole {
+    let (kind, nothing) = (Managed::<K>::new(), Value::Null);
+    let planned = &plan.planned.0;
+    let target = Managed::<K>::target(planned);
+    let mut body = kind.body(&target, prior.map_or(&nothing, |it| &it.0), &config.0, planned);
+    body["metadata"]["uid"] = "u".into();
+    let object: DynamicObject = serde_json::from_value(body).unwrap();
+    let state = kind.state(&object, planned);
+    let findings = consistency::applied(&kind.schema().unwrap(), planned, &state);
+    assert!(findings.is_empty(), "{findings:?}");
+    Whole(state)
+}
+
+fn machine() -> Json {
+    json!({
+        "name": "web", "cpu": 1, "memory": "2Gi",
+        "disks": [{"name": "root", "size": "10Gi", "image": "debian"}, {"name": "data", "size": "1Gi", "blank": true}],
+        "interfaces": [{"name": "lan", "network": "lan"}],
+        "cloud_init": {"ssh_keys": ["alice"], "user_data": "#cloud-config\n"},
+    })
+}
+
+fn with(mut object: Json, name: &str, value: Json) -> Json {
+    object[name] = value;
+    object
+}
+
+fn settled(json: &Json) -> Whole {
+    let config = config::<VirtualMachine>(json);
+    applied::<VirtualMachine>(&config, None, &plan::<VirtualMachine>(None, &config))
+}
+
+fn change(before: &Json, after: &Json) -> Plan<Whole> {
+    plan::<VirtualMachine>(Some(&settled(before)), &config::<VirtualMachine>(after))
+}
+
+#[test]
+fn every_schema_can_be_served_and_each_kind_has_a_data_source() {
+    for resource in Holdfast.resources() {
+        resource.attributes().unwrap();
+        assert!(Holdfast.data_sources().iter().any(|it| it.kind() == resource.kind()), "{}", resource.kind());
+    }
+    for source in Holdfast.data_sources() {
+        source.attributes().unwrap();
+    }
+}
+
+/// The leaves of a CRD, as configurations name them.
+fn crd_leaves(schema: &Json, at: &str, leaves: &mut BTreeSet<String>) {
+    let properties = schema["properties"].as_object().cloned().unwrap_or_default();
+    let is_reference = properties.len() == 1 && properties.contains_key("name");
+    match schema["type"].as_str() {
+        Some("array") => crd_leaves(&schema["items"], at, leaves),
+        Some("object") if !properties.is_empty() && !is_reference => {
+            for (key, schema) in &properties {
+                crd_leaves(schema, &format!("{at}.{}", super::field::snake(key)), leaves);
+            }
+        }
+        _ => {
+            leaves.insert(at.to_owned());
+        }
+    }
+}
+
+fn attribute_leaves(attributes: &[Attribute], at: &str, leaves: &mut BTreeSet<String>) {
+    for attribute in attributes {
+        let at = format!("{at}.{}", attribute.name);
+        match &attribute.shape {
+            Shape::Nested(_, inner) => attribute_leaves(inner, &at, leaves),
+            Shape::Plain(_) => {
+                leaves.insert(at);
+            }
+        }
+    }
+}
+
+/// What only the provider knows.
+const OWN: [&str; 19] = [
+    ".id",
+    ".name",
+    ".namespace",
+    ".labels",
+    ".annotations",
+    ".uid",
+    ".fingerprint",
+    ".address",
+    ".node_name",
+    ".on_user_data_change",
+    ".interfaces.wait_for_address",
+    ".cloud_init.user_data_wo",
+    ".cloud_init.user_data_wo_version",
+    ".cloud_init.network_data_wo",
+    ".cloud_init.network_data_wo_version",
+    ".timeouts.create",
+    ".timeouts.read",
+    ".timeouts.update",
+    ".timeouts.delete",
+];
+
+fn compare<K: Kind>() {
+    let crd = serde_json::to_value(K::crd()).unwrap();
+    let properties = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    let mut expected = BTreeSet::new();
+    crd_leaves(&properties["spec"], "", &mut expected);
+    crd_leaves(&properties["status"], ".status", &mut expected);
+    for schema in [Managed::<K>::new().schema().unwrap(), Looked::<K>::new().schema().unwrap()] {
+        let mut found = BTreeSet::new();
+        attribute_leaves(schema.attributes(), "", &mut found);
+        found.retain(|leaf| !OWN.contains(&leaf.as_str()));
+        assert_eq!(found, expected, "{}", K::NAME);
+    }
+}
+
+#[test]
+fn no_field_is_in_the_provider_or_in_the_crd_only() {
+    compare::<Image>();
+    compare::<Network>();
+    compare::<SshKey>();
+    compare::<VirtualMachine>();
+}
+
+#[test]
+fn a_plan_is_a_pure_function() {
+    let config = config::<VirtualMachine>(&machine());
+    assert_eq!(plan::<VirtualMachine>(None, &config), plan::<VirtualMachine>(None, &config));
+}
+
+#[test]
+fn the_plan_after_an_apply_is_empty_and_so_it_is_after_an_import() {
+    let config = config::<VirtualMachine>(&machine());
+    let state = settled(&machine());
+    let again = plan::<VirtualMachine>(Some(&state), &config);
+    assert_eq!((again.planned, again.replace.len()), (state.clone(), 0));
+
+    let kind = Managed::<VirtualMachine>::new();
+    let target = Managed::<VirtualMachine>::target(&state.0);
+    let mut body = kind.body(&target, &Value::Null, &config.0, &state.0);
+    body["metadata"]["uid"] = "u".into();
+    let object: DynamicObject = serde_json::from_value(body).unwrap();
+    let imported = kind.state(&object, &kind.import("default/web").unwrap().into_value());
+    let planned = plan::<VirtualMachine>(Some(&Whole(imported.clone())), &config);
+    assert_eq!((planned.planned.0, planned.replace.len()), (imported, 0));
+}
+
+#[test]
+fn a_static_default_is_planned_back_after_an_edit_from_outside() {
+    let mut edited = settled(&machine());
+    set(&mut edited.0, &["run_strategy"], "Halted".into());
+    let config = config::<VirtualMachine>(&machine());
+    let plan = plan::<VirtualMachine>(Some(&edited), &config);
+    assert_eq!(plan.planned.0.attribute("run_strategy"), &Value::from("Always"));
+    let kind = Managed::<VirtualMachine>::new();
+    let target = Managed::<VirtualMachine>::target(&edited.0);
+    let body = kind.body(&target, &edited.0, &config.0, &plan.planned.0);
+    assert_eq!(body["spec"]["runStrategy"], "Always");
+    assert_eq!(body["spec"]["paused"], Json::Null, "an unset default that stands is not written");
+}
+
+#[test]
+fn an_allocated_value_is_unknown_at_first_and_copied_from_then_on() {
+    let config = config::<VirtualMachine>(&machine());
+    let first = plan::<VirtualMachine>(None, &config).planned.0;
+    assert_eq!(first.attribute("uid"), &Value::UNKNOWN_NOT_NULL);
+    let second = plan::<VirtualMachine>(Some(&settled(&machine())), &config).planned.0;
+    assert_eq!(second.attribute("uid"), &Value::from("u"));
+}
+
+#[test]
+fn another_spelling_of_the_same_size_changes_nothing() {
+    let plan = change(&machine(), &with(machine(), "memory", "2048Mi".into()));
+    assert_eq!(plan.planned, settled(&machine()));
+}
+
+#[test]
+fn a_reordered_list_is_a_valid_plan() {
+    let disks = json!([
+        {"name": "root", "size": "10240Mi", "image": "debian"},
+        {"name": "more", "size": "1024Mi", "blank": true},
+        {"name": "data", "size": "1Gi", "blank": true},
+    ]);
+    let plan = change(&machine(), &with(machine(), "disks", disks));
+    assert!(plan.replace.is_empty());
+}
+
+#[test]
+fn only_immutable_fields_replace() {
+    let image = json!([{"name": "root", "size": "10Gi", "image": "other"}, {"name": "data", "size": "1Gi", "blank": true}]);
+    let cases = [
+        ("firmware", json!("BIOS"), vec![Path::of("firmware")]),
+        ("name", json!("other"), vec![Path::of("name")]),
+        ("disks", image, vec![Path::of("disks").index(0).attribute("image")]),
+        ("cpu", json!(2), vec![]),
+        ("labels", json!({"a": "b"}), vec![]),
+        ("paused", json!(true), vec![]),
+    ];
+    for (name, value, expected) in cases {
+        assert_eq!(change(&machine(), &with(machine(), name, value)).replace, expected, "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_value_replaces_only_if_it_is_configured() {
+    let mut unknown = config::<VirtualMachine>(&machine());
+    set(&mut unknown.0, &["firmware"], Value::UNKNOWN);
+    let changed = plan::<VirtualMachine>(Some(&settled(&machine())), &unknown);
+    assert_eq!(changed.replace, [Path::of("firmware")]);
+}
+
+#[test]
+fn user_data_is_opaque_and_what_its_change_does_is_configured() {
+    let text = "#cloud-config\n  runcmd:   [ a ]\n\n";
+    let changed = |mode: &str| {
+        let after = with(machine(), "on_user_data_change", mode.into());
+        change(&machine(), &with(after, "cloud_init", json!({"ssh_keys": ["alice"], "user_data": text})))
+    };
+    let ignored = changed("ignore");
+    assert_eq!(ignored.planned.0.attribute("cloud_init").attribute("user_data"), &Value::from(text));
+    assert!(!ignored.diagnostics.is_empty() && ignored.replace.is_empty());
+    let Value::String(reseed) =
+        changed("reboot").planned.0.attribute("cloud_init").attribute("reseed").clone()
+    else {
+        panic!("no reseed");
+    };
+    assert!(reseed.starts_with("tf-") && reseed.len() == 15, "{reseed}");
+    assert_eq!(changed("replace").replace, [Path::of("cloud_init").attribute("user_data")]);
+}
+
+#[test]
+fn a_disk_cannot_shrink_and_a_protected_machine_cannot_go() {
+    let smaller = json!([{"name": "root", "size": "9Gi", "image": "debian"}, {"name": "data", "size": "1Gi", "blank": true}]);
+    assert!(change(&machine(), &with(machine(), "disks", smaller)).diagnostics.has_errors());
+    let protected = with(machine(), "deletion_protection", true.into());
+    assert!(change(&protected, &with(protected.clone(), "firmware", "BIOS".into())).diagnostics.has_errors());
+    let mut diagnostics = Diagnostics::new();
+    Managed::<VirtualMachine>::new().plan_destroy(&site(), &settled(&protected), &mut diagnostics);
+    assert!(diagnostics.has_errors());
+}
+
+#[tokio::test]
+async fn a_change_of_timeouts_alone_asks_nothing_of_the_api() {
+    let after = with(machine(), "timeouts", json!({"update": "5m"}));
+    let (prior, config) = (settled(&machine()), config::<VirtualMachine>(&after));
+    let planned = plan::<VirtualMachine>(Some(&prior), &config).planned;
+    let (site, cancel) = (site(), CancellationToken::new());
+    let call = Call { client: &site, cancel: &cancel, private: &[] };
+    let outcome = Managed::<VirtualMachine>::new().update(call, prior, config, planned.clone()).await;
+    assert_eq!((outcome.state, outcome.diagnostics.is_empty()), (Some(planned), true));
+}
+
+#[test]
+fn what_is_wrong_with_a_configuration_is_said_at_its_attribute() {
+    let cases = [
+        ("cpu", json!(0), "cpu"),
+        ("memory", json!("2GB"), "memory"),
+        ("run_strategy", json!("Sometimes"), "run_strategy"),
+        ("name", json!("Web"), "name"),
+        ("disks", json!([]), "disks"),
+        ("disks", json!([{"name": "root", "size": "1Gi"}]), "disks[0]"),
+        ("cloud_init", json!({"user_data_wo_version": 1}), "cloud_init.user_data_wo_version"),
+        ("timeouts", json!({"create": "soon"}), "timeouts.create"),
+        ("termination_grace_period_seconds", json!(-1), "termination_grace_period_seconds"),
+    ];
+    for (name, value, at) in cases {
+        let mut diagnostics = Diagnostics::new();
+        let config = config::<VirtualMachine>(&with(machine(), name, value));
+        Managed::<VirtualMachine>::new().validate(&config, &mut diagnostics);
+        let said: Vec<_> = diagnostics.iter().map(|it| it.path.to_string()).collect();
+        assert_eq!(said, [at], "{name}");
+    }
+}

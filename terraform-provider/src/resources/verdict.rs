@@ -1,0 +1,62 @@
+//! What an object says of itself, and what to tell whoever waited for it in vain.
+
+use holdfast_api::condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::DynamicObject;
+
+use super::cluster::Target;
+use crate::plugin::diagnostic::Diagnostic;
+use crate::plugin::path::Path;
+
+/// What an object says of itself.
+pub(super) enum Verdict {
+    Ready,
+    Waits,
+    Stalled(String),
+}
+
+/// A condition counts at the generation that was written, or a later one.
+pub(super) fn verdict(object: &DynamicObject, generation: Option<i64>) -> Verdict {
+    let conditions = conditions(object);
+    let holds = |type_| {
+        condition::find(&conditions, type_)
+            .filter(|it| it.status == "True" && it.observed_generation >= generation)
+    };
+    match (holds(condition::STALLED), holds(condition::READY)) {
+        (Some(stalled), _) => Verdict::Stalled(format!("{}: {}", stalled.reason, stalled.message)),
+        (None, Some(_)) => Verdict::Ready,
+        (None, None) => Verdict::Waits,
+    }
+}
+
+fn conditions(object: &DynamicObject) -> Vec<Condition> {
+    let conditions = object.data.get("status").and_then(|status| status.get("conditions"));
+    conditions.and_then(|it| serde_json::from_value(it.clone()).ok()).unwrap_or_default()
+}
+
+/// Abnormal when True; all others are when they are not.
+const ABNORMAL: [&str; 3] = [condition::RECONCILING, condition::STALLED, condition::RESTART_REQUIRED];
+
+/// Why the wait was in vain: all conditions that are not as one wishes, and the last events.
+pub(super) fn late(
+    target: &Target,
+    object: &DynamicObject,
+    missing: Option<String>,
+    events: &[String],
+) -> Diagnostic {
+    let mut lines = vec![format!("{} {} is not ready in time.", target.kind.kind, target.id())];
+    let conditions = conditions(object);
+    if conditions.is_empty() {
+        lines.push("Nobody has looked at it: is the controller running?".to_owned());
+    }
+    let bad = |it: &&Condition| (it.status == "True") == ABNORMAL.contains(&it.type_.as_str());
+    for Condition { type_, status, reason, message, .. } in conditions.iter().filter(bad) {
+        lines.push(format!("{type_} is {status}, {reason}: {message}"));
+    }
+    lines.extend(missing);
+    lines.extend(events.iter().map(|event| format!("Event: {event}")));
+    lines.push(
+        "What exists is in the state. Apply again to wait on, or set a longer time in timeouts.".to_owned(),
+    );
+    Diagnostic::error(Path::root(), "Object is not ready", lines.join("\n"))
+}
