@@ -121,10 +121,12 @@ impl ActingNode {
                 ("Ready", self.keep(&uid, true))
             };
             let said = vm.status.iter().flat_map(|status| &status.conditions);
-            let says =
-                said.into_iter().any(|condition| condition.type_ == kind && condition.status == "True");
+            let generation = vm.metadata.generation;
+            let says = said
+                .into_iter()
+                .any(|it| it.type_ == kind && it.status == "True" && it.observed_generation == generation);
             if !known || !says {
-                self.say(&machines, &vm.name_any(), kind).await?;
+                self.say(&machines, &vm.name_any(), generation, kind).await?;
             }
         }
         Ok(())
@@ -142,8 +144,14 @@ impl ActingNode {
         was
     }
 
-    async fn say(&self, machines: &Api<VirtualMachine>, name: &str, kind: &str) -> Result<()> {
-        let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "Acting", "message": "", "lastTransitionTime": now()});
+    async fn say(
+        &self,
+        machines: &Api<VirtualMachine>,
+        name: &str,
+        generation: Option<i64>,
+        kind: &str,
+    ) -> Result<()> {
+        let condition = |type_: &str, status: &str| json!({"type": type_, "status": status, "reason": "Acting", "message": "", "lastTransitionTime": now(), "observedGeneration": generation});
         // Ready is always there: the controller wrote it first, and half of a condition is refused.
         let conditions = match kind {
             "Ready" => vec![condition("Ready", "True")],

@@ -39,4 +39,5 @@ pub mod site;
 pub mod site_folder;
 pub mod spawner;
 pub mod story;
+pub mod terraform;
 pub mod wait;

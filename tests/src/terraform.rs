@@ -1,0 +1,163 @@
+//! The real `terraform` with our provider, kept apart from the machine: its own home, configuration and mirror, and no
+//! inherited variable that could change what it does.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{files, peer};
+
+/// Where the provider comes from. The domain is reserved, so no registry can be meant.
+const SOURCE: &str = "mirror.example.org/holdfast/holdfast";
+const VERSION: &str = "0.1.0";
+
+/// A folder with a configuration, its state, and a mirror that holds the provider.
+pub struct Workspace {
+    folder: PathBuf,
+    cli: PathBuf,
+    variables: BTreeMap<String, String>,
+}
+
+impl Workspace {
+    /// A fresh workspace in that folder, initialised for a site that is reached by that kubeconfig.
+    pub fn open(folder: PathBuf, kubeconfig: &std::path::Path) -> Result<Self> {
+        files::remove_folder(&folder)?;
+        let platform = format!("linux_{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+        let package = folder.join("mirror").join(SOURCE).join(VERSION).join(platform);
+        files::create_folder(&package)?;
+        for part in ["home", "work"] {
+            files::create_folder(&folder.join(part))?;
+        }
+        let program = peer::ours("terraform-provider-holdfast")?;
+        let link = package.join(format!("terraform-provider-holdfast_v{VERSION}"));
+        symlink(program, link).context("could not put the provider into the mirror")?;
+        let mirror = folder.join("mirror").display().to_string();
+        let settings =
+            format!("provider_installation {{\n  filesystem_mirror {{ path = \"{mirror}\" }}\n}}\n");
+        files::write(&folder.join("cli.tfrc"), settings)?;
+        let cli =
+            peer::packaged("terraform", "terraform (put the binary of Terraform 1.11 or later on PATH)")?;
+        let variables = [("KUBE_CONFIG_PATH".to_owned(), kubeconfig.display().to_string())].into();
+        let workspace = Self { folder, cli, variables };
+        workspace.configure("")?;
+        workspace.succeed(&["init"])?;
+        Ok(workspace)
+    }
+
+    /// Sets a variable of the environment for all commands to come.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Where configuration and state lie.
+    pub fn work(&self) -> PathBuf {
+        self.folder.join("work")
+    }
+
+    /// Writes the configuration; what selects the provider is added.
+    pub fn configure(&self, configuration: &str) -> Result<()> {
+        let required = format!("holdfast = {{ source = \"{SOURCE}\" }}");
+        let text =
+            format!("terraform {{\n  required_providers {{\n    {required}\n  }}\n}}\n{configuration}\n");
+        files::write(&self.work().join("main.tf"), text)
+    }
+
+    /// A command that is not started yet.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.cli);
+        command
+            .args(words)
+            .arg("-no-color")
+            .current_dir(self.work())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.folder.join("home"))
+            .env("TF_CLI_CONFIG_FILE", self.folder.join("cli.tfrc"))
+            .env("TF_DATA_DIR", self.folder.join("data"))
+            .env("TF_IN_AUTOMATION", "1")
+            .env("CHECKPOINT_DISABLE", "1")
+            .envs(&self.variables)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command, whatever comes of it.
+    pub fn run(&self, words: &[&str]) -> Result<Output> {
+        self.command(words).output().with_context(|| format!("could not run terraform {words:?}"))
+    }
+
+    /// Runs a command that must succeed; returns its standard output.
+    pub fn succeed(&self, words: &[&str]) -> Result<String> {
+        let output = self.run(words)?;
+        ensure!(output.status.success(), "terraform {words:?}: {}", said(&output));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a command that must fail; returns all it said, lines unbroken.
+    pub fn fail(&self, words: &[&str]) -> Result<String> {
+        let output = self.run(words)?;
+        ensure!(!output.status.success(), "terraform {words:?} succeeded: {}", said(&output));
+        Ok(said(&output).replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
+    /// Applies a configuration; the plan after it must be empty.
+    pub fn apply(&self, configuration: &str) -> Result<()> {
+        self.configure(configuration)?;
+        self.succeed(&["apply", "-auto-approve"])?;
+        self.must_be_settled()
+    }
+
+    /// The plan must be empty.
+    pub fn must_be_settled(&self) -> Result<()> {
+        let output = self.run(&["plan", "-detailed-exitcode"])?;
+        ensure!(output.status.code() == Some(0), "a plan that is not empty: {}", said(&output));
+        Ok(())
+    }
+
+    /// What a plan would do to each resource: its address and its actions.
+    pub fn planned(&self, configuration: &str) -> Result<BTreeMap<String, Vec<String>>> {
+        self.configure(configuration)?;
+        self.succeed(&["plan", "-out=saved.plan"])?;
+        let plan: Value = serde_json::from_str(&self.succeed(&["show", "-json", "saved.plan"])?)
+            .context("could not read the plan")?;
+        let changes = plan["resource_changes"].as_array().cloned().unwrap_or_default();
+        let words = |value: &Value| {
+            let words = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+            words.map(str::to_owned).collect()
+        };
+        let named = |it: &Value| it["address"].as_str().unwrap_or_default().to_owned();
+        Ok(changes.iter().map(|it| (named(it), words(&it["change"]["actions"]))).collect())
+    }
+
+    /// The values of a resource in the state.
+    pub fn values(&self, address: &str) -> Result<Value> {
+        let state: Value =
+            serde_json::from_str(&self.succeed(&["show", "-json"])?).context("could not read the state")?;
+        let resources = state["values"]["root_module"]["resources"].as_array().cloned().unwrap_or_default();
+        let found = resources.into_iter().find(|it| it["address"] == address);
+        found.map(|it| it["values"].clone()).with_context(|| format!("{address} is not in the state"))
+    }
+
+    /// All that lies in the workspace beside the mirror, as one text: for the search for secrets.
+    pub fn everything(&self) -> Result<String> {
+        let mut text = String::new();
+        for entry in fs::read_dir(self.work()).context("could not list the workspace")? {
+            let path = entry.context("could not list the workspace")?.path();
+            if path.is_file() && path.extension().is_none_or(|extension| extension != "tf") {
+                let bytes = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
+                text += &String::from_utf8_lossy(&bytes);
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// All that a command said.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
