@@ -37,6 +37,9 @@ test: ## Install packages, build peers and images, run every test and story (roo
 test-long: ## The same with many more random histories (PROPTEST_CASES) and kills (HOLDFAST_LONG).
 	@tests/doors/test.sh --long
 
+test-terraform: ## Run the Terraform provider's tests under a real Terraform, which has to be on PATH (root).
+	@tests/doors/terraform.sh
+
 check: ## Format, lints, licences, crates alone, generated files, documents.
 	@tests/doors/check.sh
 

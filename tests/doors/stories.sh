@@ -25,6 +25,8 @@ emulator_faults() {
 
 for file in tests/tests/*.rs; do
     binary=$(basename "$file" .rs)
+    # Needs a peer that no package brings: `make test-terraform`.
+    [ "$binary" != terraform ] || continue
     stage "stories: $binary"
     tell "$binary" --no-fail-fast -- --test-threads=2 2>&1 | tee "$log" && continue
     read -ra names < <(failures) || true
