@@ -4,7 +4,7 @@
 # What is built or fetched once lies in ~/.cache/holdfast (or HOLDFAST_CACHE) and is kept.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ssh demo-env demo-status demo-down test test-long check generate bench image deb
+.PHONY: help demo demo-ssh demo-env demo-status demo-down test test-long test-terraform check generate bench image deb
 
 # rustup puts cargo there; a root shell often does not search it.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
