@@ -72,7 +72,9 @@ async fn silent_servers_take_a_few_turns_and_whoever_waits_comes_next() {
     let (bench, (_server, url)) = (Bench::new(Duration::from_secs(1), Pace::default()), silence());
     let digest = |number: u8| format!("sha256:{}", format!("{number:02x}").repeat(32));
     let all: Vec<_> = (0..8).map(|number| wanted(&digest(number), &url)).collect();
-    all.iter().for_each(|wanted| bench.fetches.begin(wanted.clone()));
+    for wanted in &all {
+        bench.fetches.begin(wanted.clone());
+    }
     assert_eq!(bench.fetches.running().len(), AT_ONCE);
     assert!(all.iter().any(|wanted| bench.fetches.state(wanted) == Some(Fetch::Waiting)));
     for wanted in &all {

@@ -57,7 +57,7 @@ pub(crate) async fn fills_and_is_freed(story: &Story<'_>) -> Result<()> {
     on_host(story, &["fallocate", "--length", FILLER, &filler()]).await?;
     let full = Instant::now();
     let sentence = machine.wait_unready("DiskFull", 5 * PROMISE).await?;
-    println!("the full disk was named after {:.1?} (promised: {PROMISE:?})", full.elapsed());
+    tracing::info!(took = ?full.elapsed(), promised = ?PROMISE, "the full disk was named");
     ensure!(sentence.contains("free space on the node, then the node continues by itself"), "{sentence}");
     machine.wait_condition("Stalled", "False", SOON).await?;
 
@@ -65,7 +65,7 @@ pub(crate) async fn fills_and_is_freed(story: &Story<'_>) -> Result<()> {
     on_host(story, &["rm", &filler()]).await?;
     let freed = Instant::now();
     machine.wait_condition("Ready", "True", SOON).await?;
-    println!("the guest was ready {:.1?} after there was room again", freed.elapsed());
+    tracing::info!(took = ?freed.elapsed(), "the guest was ready after there was room again");
 
     assert_eq!(neighbour.qemu().await?, before);
     assert_eq!(neighbour.serial().await?.matches(STARTED).count(), 1);
