@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tells every story: one test binary at a time, two stories at a time, since a guest under emulation fills a core.
+# Tells every story, or those of the named test binaries. Stories with guests two at a time, since a guest under emulation
+# fills a core; beside them those without, which mostly wait.
 #
 # A story that fails fails the run, with one exception: where a guest panicked that nobody asked to, QEMU's emulation killed
 # it (images/README.md), which proves nothing about Holdfast. Such a story is told once more, alone, and named at the end;
@@ -7,15 +8,14 @@
 set -euo pipefail
 source "$(dirname "$0")/stage.sh"
 
-readonly told_once=" crashes enrolment installable package placement policies refusals rights "
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-twice=() failed=()
+readonly without_guests=" crashes enrolment installable package placement policies refusals rights "
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
 
 tell() { cargo test --locked --workspace --test "$@"; }
 
 # The names under the last "failures:" of libtest's output.
-failures() { awk '/^failures:$/ { names = "" ; on = 1; next } on && /^    [a-z]/ { names = names " " $1; next } on && NF { on = 0 } END { print names }' "$log"; }
+failures() { awk '/^failures:$/ { names = "" ; on = 1; next } on && /^    [a-z]/ { names = names " " $1; next } on && NF { on = 0 } END { print names }' "$1"; }
 
 # Panics in the serial logs of a binary's guests; those by the verb `panic` are part of a story.
 emulator_faults() {
@@ -23,20 +23,39 @@ emulator_faults() {
         grep -v 'sysrq triggered crash'
 }
 
+tell_binary() {
+    local binary=$1 log=$results/$1.log names
+    stage "stories: $binary"
+    tell "$binary" --no-fail-fast -- --test-threads=2 2>&1 | tee "$log" && return
+    read -ra names < <(failures "$log") || true
+    if [ ${#names[@]} -eq 0 ] || [[ $without_guests == *" $binary "* ]] || ! emulator_faults "$binary"; then
+        echo "$binary${names[*]:+ (${names[*]})}" >>"$results/failed"
+        return
+    fi
+    stage "stories: $binary, once more, since a guest died of its emulator: ${names[*]}"
+    if tell "$binary" -- --exact --test-threads=1 "${names[@]}"; then
+        printf 'told twice: %s\n' "${names[@]/#/$binary::}" >>"$results/twice"
+    else
+        echo "$binary (${names[*]})" >>"$results/failed"
+    fi
+}
+
+tell_all() { local binary; for binary; do tell_binary "$binary"; done; }
+
+guests=() others=()
 for file in tests/tests/*.rs; do
     binary=$(basename "$file" .rs)
     # Needs a peer that no package brings: `make test-terraform`.
     [ "$binary" != terraform ] || continue
-    stage "stories: $binary"
-    tell "$binary" --no-fail-fast -- --test-threads=2 2>&1 | tee "$log" && continue
-    read -ra names < <(failures) || true
-    if [ ${#names[@]} -eq 0 ] || [[ $told_once == *" $binary "* ]] || ! emulator_faults "$binary"; then
-        failed+=("$binary${names[*]:+ (${names[*]})}")
-        continue
-    fi
-    stage "stories: $binary, once more, since a guest died of its emulator: ${names[*]}"
-    if tell "$binary" -- --exact --test-threads=1 "${names[@]}"; then twice+=("${names[@]/#/$binary::}"); else failed+=("$binary"); fi
+    [ $# -eq 0 ] || [[ " $* " == *" $binary "* ]] || continue
+    if [[ $without_guests == *" $binary "* ]]; then others+=("$binary"); else guests+=("$binary"); fi
 done
 
-[ ${#twice[@]} -eq 0 ] || printf 'told twice: %s\n' "${twice[@]}"
-[ ${#failed[@]} -eq 0 ] || refuse "stories failed: ${failed[*]}"
+# Their output comes in one piece, after that of the others.
+tell_all "${others[@]}" >"$results/others" 2>&1 &
+tell_all "${guests[@]}"
+wait $! || echo "the stories without guests ended early" >>"$results/failed"
+cat "$results/others"
+
+cat "$results/twice" 2>/dev/null || true
+[ ! -e "$results/failed" ] || refuse "stories failed: $(paste -sd ' ' "$results/failed")"
