@@ -212,10 +212,10 @@ fn texts(value: &Value, at: &str, onto: &mut Vec<String>) {
     match value {
         Value::String(_) => onto.push(at.to_owned()),
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(n, item)| texts(item, &format!("{at}/{n}"), onto))
+            items.iter().enumerate().for_each(|(n, item)| texts(item, &format!("{at}/{n}"), onto));
         }
         Value::Object(fields) => {
-            fields.iter().for_each(|(name, item)| texts(item, &format!("{at}/{name}"), onto))
+            fields.iter().for_each(|(name, item)| texts(item, &format!("{at}/{name}"), onto));
         }
         _ => {}
     }
