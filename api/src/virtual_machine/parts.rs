@@ -133,6 +133,7 @@ pub struct Placement {
     /// Name of the only node that may; any when empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 40))]
+    #[x_kube(validation = Rule::new("self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("placement.nodeName must be the name of a HypervisorNode: lower-case letters, digits and '-', such as edge-1"))]
     pub node_name: String,
     /// Labels the HypervisorNode must carry, all of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
