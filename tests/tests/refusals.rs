@@ -249,7 +249,10 @@ fn furnish(counter: &Counter) -> Result<()> {
     let digest = format!("sha256:{}", "0".repeat(64));
     let spec = json!({"source": {"http": {"url": "http://h/i"}}, "digest": digest, "format": "qcow2"});
     let vm = tiny("fixed").with("placement", json!({"nodeName": "a"})).object();
-    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [vm, image(&spec), network(&json!({"nat": {}}))]});
+    let mut items = [vm, image(&spec), network(&json!({"nat": {}}))];
+    // Others try names of their own.
+    items.iter_mut().for_each(|item| item["metadata"]["name"] = json!("fixed"));
+    let objects = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let file = counter.folder.join("furniture.json");
     files::write(&file, objects.to_string())?;
     install::kubectl(&counter.kubeconfig, &["create", "--filename", &file.display().to_string()])?;
@@ -276,9 +279,9 @@ async fn a_change_that_cannot_be_made_is_refused_with_what_to_do_instead() -> Re
         ("hvm/fixed", disks(json!([root("64Mi", "other")])), "create a virtual machine from the other image"),
         ("hvm/fixed", disks(json!([root("32Mi", "tiny")])), "a disk cannot shrink"),
         ("hvm/fixed", disks(json!([data, root("64Mi", "tiny")])), "the boot disk and must stay first"),
-        ("hvmi/i", json!({"spec": {"format": "raw"}}), "create a VirtualMachineImage with another name"),
+        ("hvmi/fixed", json!({"spec": {"format": "raw"}}), "create a VirtualMachineImage with another name"),
         (
-            "hvmn/n",
+            "hvmn/fixed",
             json!({"spec": {"nat": {"subnet": "10.9.0.0/24"}}}),
             "create a VirtualMachineNetwork with another name",
         ),
