@@ -11,7 +11,7 @@ use holdfast_tests::wait::{Look, wait_for};
 
 const STARTED: &str = "holdfast-tiny ready";
 /// Restarts of libvirtd; the long run is the promised figure.
-const SAMPLE: usize = 12;
+const SAMPLE: usize = 6;
 const LONG: usize = 50;
 /// The daemon is to be back within 2 s; a busy machine gets five times that.
 const BACK: Duration = Duration::from_secs(10);

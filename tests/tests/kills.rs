@@ -23,7 +23,7 @@ const CREATE: [&str; 7] =
 /// What it does for one whose guest is deaf to its power button.
 const DELETE: [&str; 5] = ["remember", "request-shutdown", "destroy", "undefine", "remove-files"];
 /// Rounds of one kill while making and one while removing: each boundary at least once, and 200 kills.
-const SAMPLE: usize = 12;
+const SAMPLE: usize = 8;
 const LONG: usize = 100;
 /// A step takes a few milliseconds, a start some hundred.
 const LATEST_MICROS: u64 = 20_000;
