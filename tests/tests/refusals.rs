@@ -251,7 +251,9 @@ fn furnish(counter: &Counter) -> Result<()> {
     let vm = tiny("fixed").with("placement", json!({"nodeName": "a"})).object();
     let mut items = [vm, image(&spec), network(&json!({"nat": {}}))];
     // Others try names of their own.
-    items.iter_mut().for_each(|item| item["metadata"]["name"] = json!("fixed"));
+    for item in &mut items {
+        item["metadata"]["name"] = json!("fixed");
+    }
     let objects = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let file = counter.folder.join("furniture.json");
     files::write(&file, objects.to_string())?;
