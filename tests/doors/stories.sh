@@ -8,6 +8,8 @@
 set -euo pipefail
 source "$(dirname "$0")/stage.sh"
 
+# Five minutes under emulation; libtest counts it as filtered out.
+readonly long_only=make_demo_leads_into_a_guest_can_be_repeated_and_leaves_nothing
 readonly without_guests=" crashes enrolment installable package placement policies refusals rights "
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
@@ -24,9 +26,10 @@ emulator_faults() {
 }
 
 tell_binary() {
-    local binary=$1 log=$results/$1.log names
+    local binary=$1 log=$results/$1.log names skip=()
+    [ -n "${HOLDFAST_LONG:-}" ] || skip=(--skip "$long_only")
     stage "stories: $binary"
-    tell "$binary" --no-fail-fast -- --test-threads=2 2>&1 | tee "$log" && return
+    tell "$binary" --no-fail-fast -- --test-threads=2 "${skip[@]}" 2>&1 | tee "$log" && return
     read -ra names < <(failures "$log") || true
     if [ ${#names[@]} -eq 0 ] || [[ $without_guests == *" $binary "* ]] || ! emulator_faults "$binary"; then
         echo "$binary${names[*]:+ (${names[*]})}" >>"$results/failed"

@@ -30,14 +30,9 @@ spec:
   disks: [{name: root, size: 64Mi, blank: {}}]
 ";
 
-/// Five minutes under emulation, so only in the long run; the parts of the demo are the parts of every story.
+/// Takes minutes under emulation, so `tests/doors/stories.sh` leaves it to the long run.
 #[test]
 fn make_demo_leads_into_a_guest_can_be_repeated_and_leaves_nothing() -> Result<()> {
-    if std::env::var_os("HOLDFAST_LONG").is_none() {
-        writeln!(std::io::stderr(), "make demo itself is run by make test-long")
-            .context("could not print")?;
-        return Ok(());
-    }
     // Paths of people have spaces.
     let site = Site::new(site_folder::fresh("demo/its own")?.join("site"))?;
     site.door(&["up"])?;
