@@ -251,7 +251,7 @@ async fn report(story: &Story<'_>) -> String {
         |words: &[&str]| install::kubectl(kubeconfig, words).unwrap_or_else(|error| format!("{error:#}\n"));
     let objects = ask(&["get", "holdfast", "--namespace", namespace, "--output=yaml"]);
     let nodes = ask(&["get", "hypervisornodes,nodeenrolments", "--output=yaml"]);
-    let events = ask(&["events", "--namespace", namespace]);
+    let events = ask(&["get", "events", "--namespace", namespace, "--sort-by=.metadata.creationTimestamp"]);
     let logs = story.site.logs().await;
     format!("story {namespace}\n--- nodes\n{nodes}\n--- objects\n{objects}\n--- events\n{events}\n{logs}")
 }

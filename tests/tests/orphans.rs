@@ -224,7 +224,7 @@ async fn a_node_that_is_deleted_releases_its_guests_and_finds_them_as_orphans_wh
         ready(&machine).await?;
         let events = holdfast_tests::install::kubectl(
             story.site.kubeconfig(),
-            &["events", "--namespace", &story.namespace],
+            &["get", "events", "--namespace", &story.namespace],
         )?;
         ensure!(events.contains("Released"), "no event tells the release:\n{events}");
         let new = processes(story, "a", machine.uid()).await?;
