@@ -110,7 +110,7 @@ impl Target {
 
 impl Patience<'_> {
     /// Waits for something, at most until the end.
-    async fn with<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+    pub(crate) async fn with<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
         tokio::select! {
             // What is already there counts, whatever else happened.
             biased;

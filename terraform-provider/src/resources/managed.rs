@@ -319,7 +319,9 @@ impl<K: Kind> Resource for Managed<K> {
 
     async fn read(&self, call: Call<'_, Site>, state: Whole) -> Outcome<Whole> {
         let target = Self::target(&state.0);
-        let object = match call.client.cluster.find(&target).await {
+        let patience = Self::patience(&call, &state.0, "read", timeouts::READ);
+        let found = patience.with(call.client.cluster.find(&target)).await;
+        let object = match found.flatten() {
             Ok(Some(object)) if object.metadata.deletion_timestamp.is_none() => object,
             Ok(_) => return Outcome::gone(),
             Err(error) => return Outcome::failed(self.attempt("read", &target, K::NAME).failed(&error)),

@@ -6,6 +6,7 @@ use kube::api::DynamicObject;
 use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
+use super::access::Access;
 use super::cluster::Cluster;
 use super::image::Image;
 use super::kind::{Kind, Site, Whole, set};
@@ -294,6 +295,21 @@ async fn a_change_of_timeouts_alone_asks_nothing_of_the_api() {
     let call = Call { client: &site, cancel: &cancel, private: &[] };
     let outcome = Managed::<VirtualMachine>::new().update(call, prior, config, planned.clone()).await;
     assert_eq!((outcome.state, outcome.diagnostics.is_empty()), (Some(planned), true));
+}
+
+#[tokio::test]
+async fn a_read_that_is_not_answered_ends_in_its_time() {
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    // Takes connections and never answers.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = Some(format!("http://{}", mute.local_addr().unwrap()));
+    let cluster = Cluster::new(Ok(Access { host, ..Access::default() }), "test".to_owned(), false);
+    let (site, cancel) = (Site { cluster, namespace: Known::Null }, CancellationToken::new());
+    let call = Call { client: &site, cancel: &cancel, private: &[] };
+    let state = settled(&with(machine(), "timeouts", json!({"read": "1s"})));
+    let outcome = Managed::<VirtualMachine>::new().read(call, state).await;
+    let said: Vec<_> = outcome.diagnostics.iter().map(|it| it.summary.as_str()).collect();
+    assert_eq!(said, ["Time is over"]);
 }
 
 #[test]

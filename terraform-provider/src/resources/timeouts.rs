@@ -19,6 +19,8 @@ pub(crate) struct Times {
 const MINUTE: u64 = 60;
 const OPERATIONS: [&str; 4] = ["create", "read", "update", "delete"];
 
+/// One answer of the API.
+pub(crate) const READ: Duration = Duration::from_secs(MINUTE);
 /// Objects that only the controller has to look at.
 pub(crate) const SHORT: Times = Times::minutes(5, 5, 5);
 
@@ -38,7 +40,7 @@ pub(crate) fn attribute(times: Times) -> Attribute {
         "create" => times.create,
         "update" => times.update,
         "delete" => times.delete,
-        _ => Duration::from_secs(MINUTE),
+        _ => READ,
     };
     let one = |operation: &str| {
         let minutes = default(operation).as_secs() / MINUTE;
