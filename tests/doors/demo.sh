@@ -53,7 +53,7 @@ build() {
     tests/peers/packages.sh
     need_fresh_cluster
     stage "peers: the API server and its store, built from Go modules (10 minutes when cold)"
-    [ -n "$given" ] || tests/peers/build.sh
+    [ -n "$given" ] || tests/peers/build.sh kubernetes kine
     stage "binaries (6 minutes when cold)"
     cargo build --locked --workspace --bins
     stage "image debian-13: Debian with its own cloud-init (2 minutes when cold)"

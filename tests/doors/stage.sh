@@ -32,7 +32,7 @@ is_built() {
 
 peers_built() {
     local paths
-    mapfile -t paths < <(tests/peers/build.sh --path)
+    mapfile -t paths < <(tests/peers/build.sh --path kubernetes kine)
     is_built "${paths[@]}"
 }
 

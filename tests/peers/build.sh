@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the real programs that stand behind the demo and the tests, from Go modules alone.
 #
-#   build.sh [--path] [kubernetes|kine]...      (default: all)
+#   build.sh [--path] [kubernetes|kine|opentofu]...      (default: all)
 #
 # Each program lands as ${HOLDFAST_CACHE:-~/.cache/holdfast}/peers/<program>-<version>.
 # A program that is there already is left alone. --path prints where they are, and builds nothing.
@@ -18,7 +18,8 @@ module_of() {
     case $1 in
         kubernetes) echo k8s.io/kubernetes ;;
         kine) echo github.com/k3s-io/kine ;;
-        *) refuse "no peer is called \"$1\"; the peers are kubernetes and kine" ;;
+        opentofu) echo github.com/opentofu/opentofu ;;
+        *) refuse "no peer is called \"$1\"; the peers are kubernetes, kine and opentofu" ;;
     esac
 }
 
@@ -36,22 +37,25 @@ packages_of() {
     case $1 in
         kubernetes) printf '%s\n' k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager ;;
         kine) echo github.com/k3s-io/kine ;;
+        opentofu) echo github.com/opentofu/opentofu/cmd/tofu ;;
     esac
 }
 
 # Kubernetes shows the version its linker was told; without it clients see v0.0.0.
 ldflags_of() {
     local flags="-s -w" version
-    if [ "$1" = kubernetes ]; then
-        version=$(version_of "$1")
-        local minor=${version#v1.}
-        local package
-        for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
-            flags+=" -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
-        done
-    else
-        flags+=" -X github.com/k3s-io/kine/pkg/version.Version=$(version_of "$1")"
-    fi
+    version=$(version_of "$1")
+    case $1 in
+        kubernetes)
+            local minor=${version#v1.} package
+            for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+                flags+=" -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
+            done
+            ;;
+        kine) flags+=" -X github.com/k3s-io/kine/pkg/version.Version=$version" ;;
+        # Else it calls itself a development build, and may do what a release may not.
+        opentofu) flags+=" -X github.com/opentofu/opentofu/version.dev=no" ;;
+    esac
     echo "$flags"
 }
 
@@ -96,7 +100,7 @@ build() {
 main() {
     local paths_only=no peer
     if [ "${1:-}" = --path ]; then paths_only=yes; shift; fi
-    [ $# -gt 0 ] || set -- kubernetes kine
+    [ $# -gt 0 ] || set -- kubernetes kine opentofu
     for peer; do module_of "$peer" >/dev/null; done
     if [ $paths_only = yes ]; then
         for peer; do programs_of "$peer"; done
