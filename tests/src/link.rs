@@ -16,7 +16,7 @@ use crate::runtime;
 use crate::spawner::Spawner;
 
 /// A chunk that is relayed at a time; small enough that a stall takes effect within one.
-const CHUNK_BYTES: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What the link does with connections and bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
