@@ -4,7 +4,7 @@
 # What is built or fetched once lies in ~/.cache/holdfast (or HOLDFAST_CACHE) and is kept.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ssh demo-env demo-status demo-down test test-long test-terraform check generate bench image deb
+.PHONY: help demo demo-ssh demo-env demo-status demo-down test test-long check generate bench image deb
 
 # rustup puts cargo there; a root shell often does not search it.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -36,9 +36,6 @@ test: ## Install packages, build peers and images, run every test and story (roo
 
 test-long: ## The same with many more random histories (PROPTEST_CASES) and kills (HOLDFAST_LONG).
 	@tests/doors/test.sh --long
-
-test-terraform: ## Run the Terraform provider's tests under a real Terraform, which has to be on PATH (root).
-	@tests/doors/terraform.sh
 
 check: ## Format, lints, licences, crates alone, generated files, documents.
 	@tests/doors/check.sh

@@ -26,5 +26,7 @@ cargo build --locked --workspace --bins
 cargo test --locked --workspace --no-run
 stage "unit tests"
 cargo test --locked --workspace --lib --bins
+stage "the provider's kit and protocol"
+cargo test --locked --workspace --test kit --test protocol --test provider
 tests/doors/stories.sh
 stage "all passed"

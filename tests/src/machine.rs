@@ -107,6 +107,13 @@ impl<'a> Machine<'a> {
         Ok(Self { story, name: blueprint.name.clone(), uid: created.uid().context("the object has no UID")? })
     }
 
+    /// One that others made.
+    pub async fn find(story: &'a Story<'a>, name: &str) -> Result<Self> {
+        let machines: Api<VirtualMachine> = story.api();
+        let found = machines.get(name).await.with_context(|| format!("could not read {name}"))?;
+        Ok(Self { story, name: name.to_owned(), uid: found.uid().context("the object has no UID")? })
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -1,5 +1,5 @@
-//! The real `terraform`, kept apart from the machine: its own home, configuration and mirror, and no inherited variable
-//! that could change what it does.
+//! The real `tofu`, kept apart from the machine: its own home, configuration and mirror, and no inherited variable that
+//! could change what it does.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "in helpers of tests too")]
@@ -23,7 +23,7 @@ pub(crate) fn holdfast() -> &'static Path {
 /// A folder with a configuration and a mirror that holds one provider.
 pub(crate) struct Workspace {
     folder: TempDir,
-    terraform: PathBuf,
+    program: PathBuf,
 }
 
 impl Workspace {
@@ -41,7 +41,7 @@ impl Workspace {
         fs::write(folder.path().join("cli.tfrc"), settings).unwrap();
         fs::create_dir(folder.path().join("home")).unwrap();
         fs::create_dir(folder.path().join("work")).unwrap();
-        Self { folder, terraform: terraform() }
+        Self { folder, program: tofu() }
     }
 
     /// Where the configuration and the state lie.
@@ -59,7 +59,7 @@ impl Workspace {
 
     /// A command that is not started yet.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.terraform);
+        let mut command = Command::new(&self.program);
         command
             .args(arguments)
             .current_dir(self.work())
@@ -119,9 +119,15 @@ pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn terraform() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).map(|folder| folder.join("terraform")).find(|file| file.is_file());
-    found.expect("peer missing: terraform (put the binary of Terraform 1.11 or later on PATH)")
+/// OpenTofu as `tests/peers/build.sh` builds it. Stories in `tests/` meet Terraform too.
+fn tofu() -> PathBuf {
+    let cache = std::env::var_os("HOLDFAST_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/holdfast"),
+        PathBuf::from,
+    );
+    let programs = fs::read_dir(cache.join("peers")).into_iter().flatten().filter_map(Result::ok);
+    let found = programs
+        .map(|it| it.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tofu-v")));
+    found.max().expect("peer missing: tofu (run tests/peers/build.sh opentofu)")
 }

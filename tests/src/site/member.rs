@@ -21,6 +21,9 @@ const CONFIGURATION: &str = "/var/lib/holdfast-configuration";
 /// The API server's port inside every host.
 const API_PORT: u16 = 6443;
 const DAEMON: &str = "holdfast-node";
+/// A host of libvirt's test driver with nothing on it.
+const TEST_HOST: &str = "<node><cpu><mhz>2000</mhz><model>x86_64</model><active>64</active><nodes>1</nodes>\
+    <sockets>1</sockets><cores>64</cores><threads>1</threads></cpu><memory>268435456</memory></node>";
 
 /// What executes guests on the machine the site runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +115,25 @@ impl Member {
 
     /// Makes the daemon log every step as a line of JSON, from a new start on.
     pub fn log_every_step(&mut self) -> Result<()> {
+        self.configure(&[("log", json!({"format": "json", "level": "debug"}))])
+    }
+
+    /// Makes the daemon speak to libvirt's own test driver, from a new start on: every step but the guest itself is
+    /// real, so hundreds of virtual machines cost nothing. Whatever ran before is to be gone.
+    pub fn use_test_driver(&mut self) -> Result<()> {
+        files::write(&self.host.outside(CONFIGURATION).join("node.xml"), TEST_HOST)?;
+        let uri = format!("test://{CONFIGURATION}/node.xml");
+        // Disks of machines that never write to them.
+        self.configure(&[("libvirtUri", json!(uri)), ("diskFactor", json!(100.0))])
+    }
+
+    fn configure(&mut self, values: &[(&str, serde_json::Value)]) -> Result<()> {
         let file = self.configuration();
         let mut configuration: serde_json::Value = serde_json::from_str(&files::read(&file)?)
             .context("the daemon's configuration does not parse")?;
-        configuration["log"] = json!({"format": "json", "level": "debug"});
+        for (key, value) in values {
+            configuration[*key] = value.clone();
+        }
         files::write(&file, configuration.to_string())?;
         self.stop_daemon()?;
         self.start_daemon()

@@ -1,5 +1,7 @@
-//! The real `terraform` with our provider, kept apart from the machine: its own home, configuration and mirror, and no
-//! inherited variable that could change what it does.
+//! The real `tofu` or `terraform` with our provider, kept apart from the machine: its own home, configuration and mirror,
+//! and no inherited variable that could change what it does.
+
+pub mod samples;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,36 +16,71 @@ use crate::{files, peer};
 
 /// Where the provider comes from. The domain is reserved, so no registry can be meant.
 const SOURCE: &str = "mirror.example.org/holdfast/holdfast";
+/// Most of the time is waiting.
+const PARALLEL: &str = "-parallelism=40";
 const VERSION: &str = "0.1.0";
+
+/// What people type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cli {
+    /// `tofu`, which `tests/peers/build.sh opentofu` builds.
+    OpenTofu,
+    /// `terraform`, which no package brings.
+    Terraform,
+}
+
+impl Cli {
+    /// OpenTofu, and Terraform where it is on PATH.
+    pub fn here() -> Vec<Self> {
+        let terraform = Self::Terraform.program().is_ok().then_some(Self::Terraform);
+        [Self::OpenTofu].into_iter().chain(terraform).collect()
+    }
+
+    /// Its name as a command.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::OpenTofu => "tofu",
+            Self::Terraform => "terraform",
+        }
+    }
+
+    fn program(self) -> Result<PathBuf> {
+        match self {
+            Self::OpenTofu => peer::built("tofu", "opentofu"),
+            Self::Terraform => {
+                peer::packaged("terraform", "terraform (put the binary of Terraform 1.11 or later on PATH)")
+            }
+        }
+    }
+}
 
 /// A folder with a configuration, its state, and a mirror that holds the provider.
 pub struct Workspace {
     folder: PathBuf,
-    cli: PathBuf,
+    cli: Cli,
+    program: PathBuf,
     variables: BTreeMap<String, String>,
 }
 
 impl Workspace {
     /// A fresh workspace in that folder, initialised for a site that is reached by that kubeconfig.
-    pub fn open(folder: PathBuf, kubeconfig: &std::path::Path) -> Result<Self> {
+    pub fn open(cli: Cli, folder: PathBuf, kubeconfig: &std::path::Path) -> Result<Self> {
         files::remove_folder(&folder)?;
         let platform = format!("linux_{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
         let package = folder.join("mirror").join(SOURCE).join(VERSION).join(platform);
         files::create_folder(&package)?;
-        for part in ["home", "work"] {
+        for part in ["home", "work", "temporary"] {
             files::create_folder(&folder.join(part))?;
         }
-        let program = peer::ours("terraform-provider-holdfast")?;
+        let provider = peer::ours("terraform-provider-holdfast")?;
         let link = package.join(format!("terraform-provider-holdfast_v{VERSION}"));
-        symlink(program, link).context("could not put the provider into the mirror")?;
+        symlink(provider, link).context("could not put the provider into the mirror")?;
         let mirror = folder.join("mirror").display().to_string();
         let settings =
             format!("provider_installation {{\n  filesystem_mirror {{ path = \"{mirror}\" }}\n}}\n");
         files::write(&folder.join("cli.tfrc"), settings)?;
-        let cli =
-            peer::packaged("terraform", "terraform (put the binary of Terraform 1.11 or later on PATH)")?;
         let variables = [("KUBE_CONFIG_PATH".to_owned(), kubeconfig.display().to_string())].into();
-        let workspace = Self { folder, cli, variables };
+        let workspace = Self { folder, cli, program: cli.program()?, variables };
         workspace.configure("")?;
         workspace.succeed(&["init"])?;
         Ok(workspace)
@@ -59,6 +96,11 @@ impl Workspace {
         self.folder.join("work")
     }
 
+    /// Where a command and the providers it starts put what shall not outlive them.
+    pub fn temporary(&self) -> PathBuf {
+        self.folder.join("temporary")
+    }
+
     /// Writes the configuration; what selects the provider is added.
     pub fn configure(&self, configuration: &str) -> Result<()> {
         let required = format!("holdfast = {{ source = \"{SOURCE}\" }}");
@@ -69,7 +111,7 @@ impl Workspace {
 
     /// A command that is not started yet.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.cli);
+        let mut command = Command::new(&self.program);
         command
             .args(words)
             .arg("-no-color")
@@ -77,6 +119,7 @@ impl Workspace {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.folder.join("home"))
+            .env("TMPDIR", self.temporary())
             .env("TF_CLI_CONFIG_FILE", self.folder.join("cli.tfrc"))
             .env("TF_DATA_DIR", self.folder.join("data"))
             .env("TF_IN_AUTOMATION", "1")
@@ -88,33 +131,33 @@ impl Workspace {
 
     /// Runs a command, whatever comes of it.
     pub fn run(&self, words: &[&str]) -> Result<Output> {
-        self.command(words).output().with_context(|| format!("could not run terraform {words:?}"))
+        self.command(words).output().with_context(|| format!("could not run {} {words:?}", self.cli.word()))
     }
 
     /// Runs a command that must succeed; returns its standard output.
     pub fn succeed(&self, words: &[&str]) -> Result<String> {
         let output = self.run(words)?;
-        ensure!(output.status.success(), "terraform {words:?}: {}", said(&output));
+        ensure!(output.status.success(), "{} {words:?}: {}", self.cli.word(), said(&output));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Runs a command that must fail; returns all it said, lines unbroken.
     pub fn fail(&self, words: &[&str]) -> Result<String> {
         let output = self.run(words)?;
-        ensure!(!output.status.success(), "terraform {words:?} succeeded: {}", said(&output));
+        ensure!(!output.status.success(), "{} {words:?} succeeded: {}", self.cli.word(), said(&output));
         Ok(said(&output).replace('│', " ").split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
     /// Applies a configuration; the plan after it must be empty.
     pub fn apply(&self, configuration: &str) -> Result<()> {
         self.configure(configuration)?;
-        self.succeed(&["apply", "-auto-approve"])?;
+        self.succeed(&["apply", "-auto-approve", PARALLEL])?;
         self.must_be_settled()
     }
 
     /// The plan must be empty.
     pub fn must_be_settled(&self) -> Result<()> {
-        let output = self.run(&["plan", "-detailed-exitcode"])?;
+        let output = self.run(&["plan", "-detailed-exitcode", PARALLEL])?;
         ensure!(output.status.code() == Some(0), "a plan that is not empty: {}", said(&output));
         Ok(())
     }
@@ -141,6 +184,11 @@ impl Workspace {
         let resources = state["values"]["root_module"]["resources"].as_array().cloned().unwrap_or_default();
         let found = resources.into_iter().find(|it| it["address"] == address);
         found.map(|it| it["values"].clone()).with_context(|| format!("{address} is not in the state"))
+    }
+
+    /// The value of an output in the state.
+    pub fn output(&self, name: &str) -> Result<String> {
+        Ok(self.succeed(&["output", "-raw", name])?.trim().to_owned())
     }
 
     /// All that lies in the workspace beside the mirror, as one text: for the search for secrets.
