@@ -28,8 +28,9 @@ const FIELD: usize = 1024;
 /// Starts the log and has panics reported; once per process. The level is that of `TF_LOG_PROVIDER`, else of `TF_LOG`.
 pub fn start(variable: impl Fn(&str) -> Option<String>) {
     let level = level(variable("TF_LOG_PROVIDER").or_else(|| variable("TF_LOG")).as_deref());
-    // The libraries under us describe frames, certificates and requests below that: noise, and not ours to vouch for.
-    let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target(OURS, level);
+    // The libraries under us describe frames, certificates and requests below that, and warn with the text of answers they
+    // cannot read: noise, and not ours to vouch for.
+    let targets = Targets::new().with_default(level.min(LevelFilter::ERROR)).with_target(OURS, level);
     let lines = tracing_subscriber::fmt::layer().event_format(HostFormat).with_writer(io::stderr);
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(targets));
     // It fails only if there is a log already, which is then good enough.

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kube::Config;
-use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig};
+use kube::client::AuthError;
+use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde_json::json;
 
 /// What is known about reaching the API.
@@ -48,6 +49,8 @@ pub(crate) enum Error {
     Nowhere,
     #[error("the kubeconfig has no context {name}; it has: {contexts}")]
     NoContext { name: String, contexts: String },
+    #[error("{0} is not the YAML of a kubeconfig")]
+    Unreadable(String),
     #[error("could not use the kubeconfig")]
     Kubeconfig(#[source] kube::config::KubeconfigError),
     #[error("could not make a configuration of what the provider block says")]
@@ -87,25 +90,35 @@ impl Access {
     /// What a client is made of. Reads files, contacts nothing.
     pub(crate) async fn config(&self) -> Result<Config, Error> {
         let kubeconfig = match (&self.content, &self.host) {
-            (Some(content), _) => Kubeconfig::from_yaml(content).map_err(Error::Kubeconfig)?,
+            (Some(content), _) => {
+                Kubeconfig::from_yaml(content).map_err(|error| refused("config_content", error))?
+            }
             (None, _) if !self.files.is_empty() => self.read()?,
             (None, Some(_)) => serde_json::from_value(blank()).map_err(Error::Document)?,
             (None, None) => return Config::incluster().map_err(|_| Error::Nowhere),
         };
         let kubeconfig = self.over(kubeconfig)?;
-        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let options = KubeConfigOptions { context: self.context(), ..KubeConfigOptions::default() };
         Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(Error::Kubeconfig)
+    }
+
+    /// The context that is asked for; without a kubeconfig there is none to choose.
+    fn context(&self) -> Option<String> {
+        let chooses = self.content.is_some() || !self.files.is_empty();
+        self.context.clone().filter(|_| chooses)
     }
 
     fn read(&self) -> Result<Kubeconfig, Error> {
         self.files.iter().map(|file| expanded(file)).try_fold(Kubeconfig::default(), |all, file| {
-            Kubeconfig::read_from(file).and_then(|one| all.merge(one)).map_err(Error::Kubeconfig)
+            let name = file.display().to_string();
+            let read = Kubeconfig::read_from(file).and_then(|one| all.merge(one));
+            read.map_err(|error| refused(&name, error))
         })
     }
 
     /// The kubeconfig with what is set beside it, in the context that counts.
     fn over(&self, mut kubeconfig: Kubeconfig) -> Result<Kubeconfig, Error> {
-        let name = self.context.clone().or_else(|| kubeconfig.current_context.clone()).unwrap_or_default();
+        let name = self.context().or_else(|| kubeconfig.current_context.clone()).unwrap_or_default();
         let Some(context) = kubeconfig.contexts.iter().find(|it| it.name == name) else {
             let contexts = kubeconfig.contexts.iter().map(|it| it.name.as_str()).collect::<Vec<_>>();
             return Err(Error::NoContext { name, contexts: contexts.join(", ") });
@@ -155,6 +168,34 @@ impl Access {
     }
 }
 
+/// A parser quotes what it does not understand, and a kubeconfig holds secrets: where it stands has to do.
+fn refused(name: &str, error: KubeconfigError) -> Error {
+    match error {
+        KubeconfigError::Parse(_) => Error::Unreadable(name.to_owned()),
+        error => Error::Kubeconfig(error),
+    }
+}
+
+/// What went wrong with credentials, as far as it may be told: the command of a program that prints them stands with its
+/// environment in kube's error, and what it printed too.
+pub(crate) fn told(error: &AuthError) -> String {
+    let program = "the program in exec";
+    match error {
+        AuthError::AuthExecRun { out, .. } => {
+            format!("{program} failed ({}): run it by hand to see why", out.status)
+        }
+        AuthError::AuthExecStart(error) => format!("{program} could not be started: {error}"),
+        AuthError::AuthExecParse(_) | AuthError::ExecPluginFailed => {
+            format!("{program} printed no ExecCredential with a status")
+        }
+        AuthError::MissingCommand => "exec names no program".to_owned(),
+        AuthError::InvalidBearerToken(_) => "the token has characters that no token has".to_owned(),
+        AuthError::ReadTokenFile(error, path) => format!("could not read {}: {error}", path.display()),
+        _ => "the kubeconfig's way to credentials is not supported or failed: use a token, a client certificate or exec"
+            .to_owned(),
+    }
+}
+
 /// A kubeconfig in which everything is still to be set.
 fn blank() -> serde_json::Value {
     json!({
@@ -175,39 +216,5 @@ fn expanded(path: &std::path::Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn environment(set: &[(&str, &str)], access: Access) -> Access {
-        access.with_environment(|name| {
-            set.iter().find(|(it, _)| *it == name).map(|(_, value)| (*value).to_owned())
-        })
-    }
-
-    #[test]
-    fn the_first_that_names_a_place_counts() {
-        let all = [("KUBE_CONFIG_PATH", "/b"), ("KUBECONFIG", "/c:/d")];
-        let block = Access { files: vec!["/a".into()], ..Access::default() };
-        assert_eq!(environment(&all, block).files, [PathBuf::from("/a")]);
-        assert_eq!(environment(&all, Access::default()).files, [PathBuf::from("/b")]);
-        let last = environment(&all[1..], Access::default());
-        assert_eq!(last.files, [PathBuf::from("/c"), PathBuf::from("/d")]);
-        let host = Access { host: Some("https://x".into()), ..Access::default() };
-        assert!(environment(&all, host).files.is_empty());
-    }
-
-    #[test]
-    fn credentials_of_the_environment_are_hidden_by_configured_ones() {
-        let block = Access { exec: Some(Exec::default()), ..Access::default() };
-        assert!(environment(&[("KUBE_TOKEN", "t")], block).token.is_none());
-    }
-
-    #[tokio::test]
-    async fn an_unknown_context_is_named_with_those_that_exist() {
-        let content = blank().to_string();
-        let access =
-            Access { content: Some(content), context: Some("elsewhere".into()), ..Access::default() };
-        let said = access.config().await.unwrap_err().to_string();
-        assert_eq!(said, "the kubeconfig has no context elsewhere; it has: site");
-    }
-}
+#[path = "access_tests.rs"]
+mod tests;

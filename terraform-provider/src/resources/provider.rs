@@ -172,16 +172,30 @@ impl Exec {
 /// Two sources for one thing, of which one would be ignored in silence.
 fn contradictions(config: &Config, diagnostics: &mut Diagnostics) {
     let content = !config.kubeconfig_content.is_null();
+    let path = !config.kubeconfig_path.is_null();
+    let (token, exec) = (!config.token.is_null(), !config.exec.is_null());
+    let certificate = !config.client_certificate.is_null();
+    let unchecked = config.insecure == Known::Value(true);
     let pairs = [
-        ("config_content", content, "config_path", !config.kubeconfig_path.is_null()),
-        ("config_content", content, "exec", !config.exec.is_null()),
-        ("token", !config.token.is_null(), "exec", !config.exec.is_null()),
+        ("config_content", content, "config_path", path),
+        ("config_content", content, "exec", exec),
+        ("token", token, "exec", exec),
+        ("token", token, "client_certificate", certificate),
+        ("client_certificate", certificate, "exec", exec),
+        ("insecure", unchecked, "cluster_ca_certificate", !config.cluster_ca_certificate.is_null()),
     ];
     for (one, one_set, other, other_set) in pairs {
         if one_set && other_set {
-            let detail = format!("{one} and {other} both say how to reach the API. Keep one of them.");
-            diagnostics.error(Path::of(one), "Contradictory credentials", detail);
+            let detail = format!(
+                "{one} and {other} contradict each other, and one would be ignored. Keep one of them."
+            );
+            diagnostics.error(Path::of(one), "Contradictory settings", detail);
         }
+    }
+    if !config.kubeconfig_context.is_null() && !config.host.is_null() && !content && !path {
+        let detail = "config_context chooses within a kubeconfig, and with host alone there is none. Leave it out, or set \
+                      config_path.";
+        diagnostics.error(Path::of("config_context"), "Contradictory settings", detail);
     }
     if config.client_certificate.is_null() != config.client_key.is_null() {
         let detail = "client_certificate and client_key belong together. Set both or none.";
@@ -297,10 +311,18 @@ mod tests {
         let one = ("config_content", Value::UNKNOWN);
         assert_eq!(
             said(&[one.clone(), ("config_path", "/x".into())]),
-            ["config_content: Contradictory credentials"]
+            ["config_content: Contradictory settings"]
         );
         assert_eq!(said(&[("client_key", "k".into())]), ["client_certificate: Half a client certificate"]);
         assert!(said(&[one]).is_empty());
+        let (token, certificate, key) =
+            (("token", "t".into()), ("client_certificate", "c".into()), ("client_key", "k".into()));
+        assert_eq!(said(&[token, certificate, key]), ["token: Contradictory settings"]);
+        let (host, context) = (("host", "https://x".into()), ("config_context", Value::from("a")));
+        assert_eq!(said(&[host.clone(), context.clone()]), ["config_context: Contradictory settings"]);
+        assert!(said(&[host, context, ("config_path", "/x".into())]).is_empty());
+        let said = said(&[("insecure", true.into()), ("cluster_ca_certificate", "c".into())]);
+        assert_eq!(said[0], "insecure: Contradictory settings");
     }
 
     #[test]
