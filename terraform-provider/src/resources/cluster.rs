@@ -1,27 +1,29 @@
 //! The cluster: all that is asked of the Kubernetes API, and the only file that holds its client.
 //!
-//! - **Create never adopts**: the object must not be there, and the server must say 201 to the apply.
+//! - **Create never adopts**: the object must not be there, and the server refuses the apply if it is (`call.rs`).
 //! - **Update and delete carry the UID**: what took an object's place is neither overwritten nor deleted.
 //! - **A plan reads each kind and namespace once**: one list, shared by all that wait for it, forgotten at a write.
 //! - **Waiting watches**: it ends at the deadline, at the user's interrupt, or when the object says so.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Event;
-use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions, WatchEvent,
-    WatchParams,
-};
-use kube::client::Body;
-use kube::{Client, ResourceExt};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams};
+use kube::{Client, Config, ResourceExt};
 use serde_json::Value as Json;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{self, Access};
+
+mod call;
+mod writing;
+
+pub(crate) use call::Create;
 
 /// Field manager of everything we write.
 pub(crate) const MANAGER: &str = "terraform-provider-holdfast";
@@ -42,6 +44,10 @@ pub(crate) struct Cluster {
     agent: String,
     force: bool,
     client: OnceCell<Client>,
+    /// Where the client leads to, for messages.
+    host: OnceLock<String>,
+    /// Whether anything ever came back from there.
+    answered: AtomicBool,
     lists: Mutex<HashMap<Place, Arc<OnceCell<Listing>>>>,
 }
 
@@ -71,16 +77,22 @@ pub(crate) enum Error {
     Unknown(Vec<&'static str>),
     #[error("there is no way to the API")]
     Access(#[source] access::Error),
+    #[error("there are no credentials for the API: {0}")]
+    Login(String),
     #[error("could not make a client for the API")]
     Client(#[source] kube::Error),
-    #[error("the API refused or did not answer")]
+    #[error("the API at {host} does not answer")]
+    Away { host: String, source: Box<kube::Error> },
+    #[error("the API refused")]
     Api(#[source] kube::Error),
-    #[error("the request could not be written")]
-    Request(#[source] kube::core::request::Error),
-    #[error("the answer could not be read")]
-    Answer(#[source] serde_json::Error),
+    /// It may or may not be there.
+    #[error("nobody said whether it was made")]
+    Unanswered(#[source] Box<Error>),
     #[error("it exists already")]
     Exists,
+    /// What is written beside an object exists already.
+    #[error("{} {} exists already", .0.kind.kind, .0.id())]
+    Beside(Target),
     #[error("it was deleted")]
     Deleted,
     #[error("another object has taken its place")]
@@ -124,7 +136,15 @@ impl Patience<'_> {
 impl Cluster {
     /// A cluster that is reached like this, or with the names of what is unknown about it.
     pub(crate) fn new(access: Result<Access, Vec<&'static str>>, agent: String, force: bool) -> Self {
-        Self { access, agent, force, client: OnceCell::new(), lists: Mutex::default() }
+        Self {
+            access,
+            agent,
+            force,
+            client: OnceCell::new(),
+            host: OnceLock::new(),
+            answered: AtomicBool::new(false),
+            lists: Mutex::default(),
+        }
     }
 
     async fn client(&self) -> Result<&Client, Error> {
@@ -134,9 +154,29 @@ impl Cluster {
             if let (Ok(name), Ok(agent)) = ("user-agent".parse(), self.agent.parse()) {
                 config.headers.push((name, agent));
             }
-            Client::try_from(config).map_err(Error::Client)
+            self.host.get_or_init(|| host(&config));
+            Client::try_from(config).map_err(|error| match error {
+                kube::Error::Auth(error) => Error::Login(access::told(&error)),
+                error => Error::Client(error),
+            })
         };
         self.client.get_or_try_init(make).await
+    }
+
+    /// What came from the API, be it a refusal; or that nothing came.
+    fn heard<T>(&self, answer: Result<T, kube::Error>) -> Result<T, Error> {
+        match answer {
+            Err(error @ (kube::Error::HyperError(_) | kube::Error::Service(_))) => {
+                let host = self.host.get().cloned().unwrap_or_default();
+                Err(Error::Away { host, source: Box::new(error) })
+            }
+            // Credentials are renewed on the way.
+            Err(kube::Error::Auth(error)) => Err(Error::Login(access::told(&error))),
+            answer => {
+                self.answered.store(true, Ordering::Relaxed);
+                answer.map_err(Error::Api)
+            }
+        }
     }
 
     async fn api(&self, target: &Target) -> Result<Api<DynamicObject>, Error> {
@@ -175,7 +215,7 @@ impl Cluster {
         let mut params = ListParams::default().limit(PAGE);
         let mut all = Vec::new();
         loop {
-            let page = api.list(&params).await.map_err(Error::Api)?;
+            let page = self.heard(api.list(&params).await)?;
             all.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -186,106 +226,16 @@ impl Cluster {
 
     /// The object as it is now.
     pub(crate) async fn get(&self, target: &Target) -> Result<Option<DynamicObject>, Error> {
-        match self.api(target).await?.get(&target.name).await {
+        match self.heard(self.api(target).await?.get(&target.name).await) {
             Ok(object) => Ok(Some(object)),
             // Without the kind the server says 404 too, but names no object.
-            Err(kube::Error::Api(status)) if status.is_not_found() && names_an_object(&status) => Ok(None),
-            Err(error) => Err(Error::Api(error)),
-        }
-    }
-
-    /// Makes the object. One that is being deleted is waited for; one that is there is an error.
-    pub(crate) async fn create(
-        &self,
-        target: &Target,
-        body: &Json,
-        patience: Patience<'_>,
-    ) -> Result<DynamicObject, Error> {
-        if let Some(object) = self.get(target).await? {
-            if object.metadata.deletion_timestamp.is_none() {
-                return Err(Error::Exists);
-            }
-            self.until_gone(target, object.uid().as_deref(), patience).await?;
-        }
-        match self.apply(target, body).await? {
-            (object, Fresh::Yes) => Ok(object),
-            (_, Fresh::No) => Err(Error::Exists),
-        }
-    }
-
-    /// Changes the object of this UID.
-    pub(crate) async fn update(
-        &self,
-        target: &Target,
-        uid: &str,
-        mut body: Json,
-    ) -> Result<DynamicObject, Error> {
-        body["metadata"]["uid"] = uid.into();
-        match self.apply(target, &body).await {
-            Ok((object, _)) => Ok(object),
             Err(Error::Api(kube::Error::Api(status)))
-                if status.is_conflict() && status.message.contains("UID") =>
+                if status.is_not_found() && names_an_object(&status) =>
             {
-                Err(if self.get(target).await?.is_some() { Error::Replaced } else { Error::Deleted })
+                Ok(None)
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Writes an object that is ours alone, whether it is there or not.
-    pub(crate) async fn replace(&self, target: &Target, body: &Json) -> Result<DynamicObject, Error> {
-        self.apply(target, body).await.map(|(object, _)| object)
-    }
-
-    async fn apply(&self, target: &Target, body: &Json) -> Result<(DynamicObject, Fresh), Error> {
-        self.forget();
-        let api = self.api(target).await?;
-        let params = PatchParams::apply(MANAGER);
-        let params = if self.force { params.force() } else { params };
-        let request = kube::core::Request::new(api.resource_url());
-        let request = request.patch(&target.name, &params, &Patch::Apply(body)).map_err(Error::Request)?;
-        // By hand, because `Api::patch` hides whether the object was made.
-        let answer = self.client().await?.send(request.map(Body::from)).await.map_err(Error::Api)?;
-        let code = answer.status().as_u16();
-        let text = answer.into_body().collect_bytes().await.map_err(Error::Api)?;
-        if !(200..300).contains(&code) {
-            let status: kube::core::Status = serde_json::from_slice(&text).unwrap_or_else(|_| {
-                kube::core::Status::failure(&String::from_utf8_lossy(&text), "").with_code(code)
-            });
-            return Err(Error::Api(kube::Error::Api(status.boxed())));
-        }
-        let object = serde_json::from_slice(&text).map_err(Error::Answer)?;
-        Ok((object, if code == 201 { Fresh::Yes } else { Fresh::No }))
-    }
-
-    /// Deletes the object of this UID and waits until its finalizers have run.
-    pub(crate) async fn delete(
-        &self,
-        target: &Target,
-        uid: Option<&str>,
-        patience: Patience<'_>,
-    ) -> Result<(), Error> {
-        self.forget();
-        let preconditions = Preconditions { uid: uid.map(str::to_owned), resource_version: None };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match self.api(target).await?.delete(&target.name, &params).await {
-            Ok(_) => self.until_gone(target, uid, patience).await,
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_conflict() => Err(Error::Replaced),
-            Err(error) => Err(Error::Api(error)),
-        }
-    }
-
-    async fn until_gone(
-        &self,
-        target: &Target,
-        uid: Option<&str>,
-        patience: Patience<'_>,
-    ) -> Result<(), Error> {
-        let gone = |object: Option<&DynamicObject>| {
-            object.is_none_or(|object| uid.is_some() && object.metadata.uid.as_deref() != uid).then_some(())
-        };
-        self.until(target, patience, gone).await
     }
 
     /// Looks at the object again and again, whenever it changes, until there is an answer.
@@ -303,7 +253,7 @@ impl Cluster {
                     }
                     object.and_then(|object| object.resource_version()).unwrap_or_else(|| "0".to_owned())
                 }
-                Err(Error::Api(error)) if passes(&error) => {
+                Err(error) if passes(&error) => {
                     tracing::warn!(object = target.id(), "the API does not answer; trying again");
                     patience.with(tokio::time::sleep(RETRY)).await?;
                     continue;
@@ -373,19 +323,29 @@ impl Cluster {
     }
 }
 
-/// Whether an apply made the object.
-enum Fresh {
-    Yes,
-    No,
-}
-
 /// Whether this may pass: the API is away, or has too much to do.
-fn passes(error: &kube::Error) -> bool {
+fn passes(error: &Error) -> bool {
     match error {
-        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
-        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+        Error::Away { .. } => true,
+        Error::Api(kube::Error::Api(status)) => status.code == 429 || status.code >= 500,
         _ => false,
     }
+}
+
+/// Host and port, as people look for them.
+fn host(config: &Config) -> String {
+    let url = &config.cluster_url;
+    url.authority().map_or_else(|| url.to_string(), ToString::to_string)
+}
+
+/// Without randomness, which the kernel does not refuse once it is up, two creates could not be told apart; the server
+/// still makes no object twice.
+fn random() -> u128 {
+    let mut bytes = [0_u8; 16];
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        tracing::warn!("the system gave no random bytes");
+    }
+    u128::from_le_bytes(bytes)
 }
 
 /// A missing object is named in the answer, a missing kind is not.

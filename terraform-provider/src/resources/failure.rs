@@ -37,6 +37,22 @@ impl Attempt<'_> {
                 );
                 Diagnostic::error(Path::of("name"), "Object exists already", detail).into()
             }
+            Error::Beside(other) => {
+                let (other_kind, other_id) = (&other.kind.kind, other.id());
+                let detail = format!(
+                    "{other_kind} {other_id} exists already and is of another maker, and {kind} {id} needs that name for \
+                     its write-only data. Choose another name for {id}, or delete {other_id}."
+                );
+                whole("Object beside it exists already", detail)
+            }
+            Error::Unanswered(cause) => {
+                let detail = format!(
+                    "{kind} {id} may have been made, but nobody said so: {}. The state remembers the attempt. Apply again \
+                     once the API answers: what this attempt made is recognised, and nothing else is taken over.",
+                    chain(cause)
+                );
+                whole("API did not answer", detail)
+            }
             Error::Deleted => {
                 let detail = format!("{kind} {id} is not there any more. Plan again to create it.");
                 whole("Object was deleted meanwhile", detail)
@@ -60,6 +76,14 @@ impl Attempt<'_> {
                 ),
             ),
             Error::Api(kube::Error::Api(status)) => self.refused(status),
+            Error::Away { .. } => {
+                let detail = format!(
+                    "Could not {} {kind} {id}: {}. See that the address is right and the API runs.",
+                    self.verb,
+                    chain(error)
+                );
+                whole("API does not answer", detail)
+            }
             error => {
                 let detail = format!("Could not {} {kind} {id}: {}.", self.verb, chain(error));
                 whole("API cannot be used", detail)
@@ -77,7 +101,8 @@ impl Attempt<'_> {
             401 => (
                 "API does not accept the credentials",
                 format!(
-                    "Could not {} {kind} {id}: {}. A token may have expired: get another one.",
+                    "Could not {} {kind} {id}: {}. A token or certificate may have expired: renew it in the provider \
+                     block, its environment or its kubeconfig.",
                     self.verb, status.message
                 ),
             ),
@@ -149,7 +174,7 @@ impl Attempt<'_> {
 }
 
 /// All causes of an error, each once.
-fn chain(error: &Error) -> String {
+pub(super) fn chain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

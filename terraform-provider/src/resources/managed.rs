@@ -12,7 +12,9 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::Value as Json;
 
-use super::cluster::{self, Error, Patience, Target};
+use tokio_util::sync::CancellationToken;
+use super::cluster::{self, Cluster, Create, Error, Patience, Target};
+use super::demand::Demand;
 use super::failure::Attempt;
 use super::field::{self, Absent, Field, Fields, Form};
 use super::kind::{Decision, Kind, Site, Whole, Writing, set, text};
@@ -159,7 +161,9 @@ impl<K: Kind> Managed<K> {
                 Diagnostic::error(Path::root(), "Object is stalled", detail).into()
             }
             Ok(Err(Error::Late)) | Err(Error::Late) => {
-                let events = site.cluster.events(&last).await;
+                let never = CancellationToken::new();
+                let events =
+                    Patience::to_tidy(&never).with(site.cluster.events(&last)).await.unwrap_or_default();
                 late(target, &last, K::missing(planned, &last), &events).into()
             }
             Ok(Err(error)) | Err(error) => attempt.failed(&error),
@@ -303,14 +307,22 @@ impl<K: Kind> Resource for Managed<K> {
         if let Err(error) = K::prepare(&site.cluster, writing).await {
             return Outcome::failed(attempt.failed(&error));
         }
-        let written = match site.cluster.create(&target, &body, patience).await {
+        let create = Create::fresh();
+        let written = match site.cluster.create(&target, body, &create, patience).await {
             Ok(written) => written,
             Err(error) => {
                 let mut diagnostics = attempt.failed(&error);
-                if let Err(error) = K::clear(&site.cluster, &target, &planned, patience).await {
+                // What exists beside an object that another made meanwhile may be that one's.
+                if !matches!(error, Error::Exists)
+                    && let Err(error) = tidy::<K>(&site.cluster, &target, &planned).await
+                {
                     diagnostics.append(attempt.failed(&error));
                 }
                 return Outcome::failed(diagnostics);
+            }
+            Err(error @ Error::Unanswered(_)) => {
+                let outcome = Outcome::exists(Whole(planned)).with_private(create.private());
+                return outcome.with(attempt.failed(&error));
             }
         };
         let (object, diagnostics) = self.ready(site, &target, written, &planned, patience).await;
@@ -322,7 +334,7 @@ impl<K: Kind> Resource for Managed<K> {
         let patience = Self::patience(&call, &state.0, "read", timeouts::READ);
         let found = patience.with(call.client.cluster.find(&target)).await;
         let object = match found.flatten() {
-            Ok(Some(object)) if object.metadata.deletion_timestamp.is_none() => object,
+            Ok(Some(object)) if is_there(&object, &state.0, call.private) => object,
             Ok(_) => return Outcome::gone(),
             Err(error) => return Outcome::failed(self.attempt("read", &target, K::NAME).failed(&error)),
         };
@@ -360,14 +372,17 @@ impl<K: Kind> Resource for Managed<K> {
         if let Err(error) = K::prepare(&site.cluster, writing).await {
             return Outcome::failed(attempt.failed(&error));
         }
-        let uid = text(prior.attribute("uid"));
-        let written = match site.cluster.update(&target, &uid, body).await {
+        let Value::String(uid) = prior.attribute("uid").clone() else {
+            // An attempt that nobody answered, and that was not read since.
+            return Outcome::failed(attempt.failed(&Error::Deleted));
+        };
+        let written = match site.cluster.update(&target, &uid, body, patience).await {
             Ok(written) => written,
             Err(error) => return Outcome::failed(attempt.failed(&error)),
         };
         let (object, mut diagnostics) = self.ready(site, &target, written, &planned, patience).await;
         if K::is_left(&prior, &planned)
-            && let Err(error) = K::clear(&site.cluster, &target, &prior, patience).await
+            && let Err(error) = tidy::<K>(&site.cluster, &target, &prior).await
         {
             diagnostics.append(attempt.failed(&error));
         }
@@ -381,14 +396,25 @@ impl<K: Kind> Resource for Managed<K> {
         }
         let target = Self::target(&prior);
         let patience = Self::patience(&call, &prior, "delete", K::TIMES.delete);
-        let uid = text(prior.attribute("uid"));
-        let uid = (!uid.is_empty()).then_some(uid.as_str());
         let cluster = &call.client.cluster;
-        let deleted = match cluster.delete(&target, uid, patience).await {
-            Ok(()) => K::clear(cluster, &target, &prior, patience).await,
-            Err(error) => Err(error),
+        let deleted = async {
+            let uid = match prior.attribute("uid") {
+                Value::String(uid) => Some(uid.clone()),
+                // An attempt that nobody answered, and that was not read since.
+                _ => match patience.with(cluster.get(&target)).await?? {
+                    Some(object) if is_there(&object, &prior, call.private) => object.uid(),
+                    Some(_) => return Ok(()),
+                    None => None,
+                },
+            };
+            if let Some(uid) = uid.as_deref() {
+                cluster.delete(&target, Some(uid), patience).await?;
+            }
+            // Before the wait: if that is cut short, the next plan finds nothing that would bring us here again.
+            K::clear(cluster, &target, &prior, patience).await?;
+            if uid.is_some() { cluster.until_gone(&target, uid.as_deref(), patience).await } else { Ok(()) }
         };
-        match deleted {
+        match deleted.await {
             Ok(()) => Outcome::gone(),
             Err(error) => Outcome::failed(self.attempt("delete", &target, K::NAME).failed(&error)),
         }
@@ -408,6 +434,18 @@ fn protected<K: Kind>(state: &Value) -> Diagnostic {
         K::resource().kind
     );
     Diagnostic::error(Path::of("deletion_protection"), "Object is protected", detail)
+/// Removes what was made beside an object. An interrupt must not leave it behind.
+async fn tidy<K: Kind>(cluster: &Cluster, target: &Target, state: &Value) -> Result<(), Error> {
+    let never = CancellationToken::new();
+    K::clear(cluster, target, state, Patience::to_tidy(&never)).await
+}
+
+/// Whether this object is the one of the state.
+fn is_there(object: &DynamicObject, state: &Value, private: &[u8]) -> bool {
+    let unanswered = state.attribute("uid").is_null();
+    object.metadata.deletion_timestamp.is_none() && Create::may_have_made(object, unanswered, private)
+}
+
 }
 
 fn strings(value: &Value) -> BTreeMap<String, String> {

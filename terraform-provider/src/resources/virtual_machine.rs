@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use kube::api::{ApiResource, DynamicObject};
 use serde_json::{Value as Json, json};
 
-use super::cluster::{self, Cluster, Error, Patience, Target};
+use super::cluster::{self, Cluster, Create, Error, Patience, Target};
 use super::field::{Absent, Field, Fields, Form, named};
 use super::kind::{Decision, Kind, Writing, set, text};
 use super::rules::{range_rule, text_rule};
@@ -197,12 +197,20 @@ impl Kind for VirtualMachine {
                 body["data"][key] = STANDARD.encode(given).into();
             }
         }
-        let made = if versions(before).iter().all(Option::is_none) {
-            cluster.create(&secret, &body, patience).await
-        } else {
-            cluster.replace(&secret, &body).await
-        };
-        made.map(drop)
+        if versions(before).iter().any(Option::is_some) {
+            return cluster.replace(&secret, &body, patience).await.map(drop);
+        }
+        match cluster.create(&secret, body.clone(), &Create::fresh(), patience).await {
+            Err(Error::Exists) => {}
+            made => return made.map(drop),
+        }
+        // No machine uses it yet: ours is left of one that was deleted past us, or of an apply that was cut short.
+        let found = patience.with(cluster.get(&secret)).await??;
+        let label = owner_label(target);
+        if found.is_some_and(|it| label.iter().any(|(key, name)| it.labels().get(key) != Some(name))) {
+            return Err(Error::Beside(secret));
+        }
+        cluster.replace(&secret, &body, patience).await.map(drop)
     }
 
     fn is_left(prior: &Value, planned: &Value) -> bool {
@@ -215,7 +223,12 @@ impl Kind for VirtualMachine {
         state: &Value,
         patience: Patience<'_>,
     ) -> Result<(), Error> {
-        if has_secret(state) { cluster.delete(&secret(target), None, patience).await } else { Ok(()) }
+        if !has_secret(state) {
+            return Ok(());
+        }
+        let secret = secret(target);
+        cluster.delete(&secret, None, patience).await?;
+        cluster.until_gone(&secret, None, patience).await
     }
 }
 
