@@ -6,7 +6,7 @@ use kube::CustomResourceExt;
 use kube::api::ApiResource;
 
 use super::kind::Kind;
-use super::rules::{exactly_one, text_rule};
+use super::rules::exactly_one;
 use super::timeouts::Times;
 use crate::plugin::diagnostic::Diagnostics;
 use crate::plugin::path::Path;
@@ -35,20 +35,5 @@ impl Kind for Image {
 
     fn validate(config: &Value, diagnostics: &mut Diagnostics) {
         exactly_one(config.attribute("source"), &Path::of("source"), &["http", "file"], diagnostics);
-        let digest = |text: &str| {
-            let digits = text.strip_prefix("sha256:").unwrap_or_default();
-            let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-            digits.len() == 64 && digits.bytes().all(lower)
-        };
-        let rule = "sha256: followed by 64 lower-case hexadecimal digits, as sha256sum prints them";
-        text_rule(config.attribute("digest"), &Path::of("digest"), rule, digest, diagnostics);
-        let at = Path::of("source").attribute("http").attribute("url");
-        let url = config.attribute("source").attribute("http").attribute("url");
-        let web = |text: &str| text.starts_with("http://") || text.starts_with("https://");
-        text_rule(url, &at, "an address that starts with http:// or https://", web, diagnostics);
-        let at = Path::of("source").attribute("file").attribute("path");
-        let path = config.attribute("source").attribute("file").attribute("path");
-        let absolute = |text: &str| text.starts_with('/') && text.split('/').all(|part| part != "..");
-        text_rule(path, &at, "an absolute path without '..'", absolute, diagnostics);
     }
 }

@@ -31,6 +31,8 @@ pub(crate) trait Kind: Send + Sync + 'static {
     const NAME: &'static str;
     /// How long its operations may take.
     const TIMES: Times;
+    /// Whether a name is a hostname too, which is shorter and has no dots.
+    const NAMES_A_HOST: bool = false;
 
     /// Its definition.
     fn crd() -> CustomResourceDefinition;

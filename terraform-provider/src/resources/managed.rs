@@ -6,19 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::Value as Json;
-
 use tokio_util::sync::CancellationToken;
+
 use super::cluster::{self, Cluster, Create, Error, Patience, Target};
 use super::demand::Demand;
 use super::failure::Attempt;
 use super::field::{self, Absent, Field, Fields, Form};
 use super::kind::{Decision, Kind, Site, Whole, Writing, set, text};
-use super::rules::{name_rules, words};
+use super::rules::{label_rules, name_rules, words};
 use super::timeouts;
 use super::verdict::{Verdict, late, verdict};
 use crate::plugin::diagnostic::{Diagnostic, Diagnostics};
@@ -32,18 +33,20 @@ use crate::plugin::value::Value;
 pub(crate) struct Managed<K> {
     kind: PhantomData<fn() -> K>,
     pub(super) fields: Fields,
+    /// Read when something is validated first, which not every process does.
+    demand: OnceLock<Demand>,
 }
 
 impl<K: Kind> Managed<K> {
     pub(crate) fn new() -> Self {
         let mut fields = Fields::of(&K::crd());
         K::adjust(&mut fields);
-        Self { kind: PhantomData, fields }
+        Self { kind: PhantomData, fields, demand: OnceLock::new() }
     }
 
     /// The kind as its CRD has it: the provider's own attributes are not in an object.
     pub(super) fn plain() -> Self {
-        Self { kind: PhantomData, fields: Fields::of(&K::crd()) }
+        Self { kind: PhantomData, fields: Fields::of(&K::crd()), demand: OnceLock::new() }
     }
 
     /// What the object is called.
@@ -211,10 +214,14 @@ impl<K: Kind> Resource for Managed<K> {
     }
 
     fn validate(&self, config: &Whole, diagnostics: &mut Diagnostics) {
-        name_rules(&config.0, diagnostics);
+        name_rules(&config.0, K::NAMES_A_HOST, diagnostics);
+        label_rules(&config.0, diagnostics);
         words(&self.fields.spec, &config.0, &Path::root(), diagnostics);
         timeouts::check(&config.0, diagnostics);
         K::validate(&config.0, diagnostics);
+        // Last: what is said by hand knows the remedy better.
+        let demand = self.demand.get_or_init(|| Demand::of(&K::crd()));
+        demand.check(&self.fields.spec, &config.0, &Path::root(), diagnostics);
     }
 
     fn plan(&self, site: &Site, prior: Option<&Whole>, config: &Whole) -> Plan<Whole> {
@@ -310,6 +317,10 @@ impl<K: Kind> Resource for Managed<K> {
         let create = Create::fresh();
         let written = match site.cluster.create(&target, body, &create, patience).await {
             Ok(written) => written,
+            Err(error @ Error::Unanswered(_)) => {
+                let outcome = Outcome::exists(Whole(planned)).with_private(create.private());
+                return outcome.with(attempt.failed(&error));
+            }
             Err(error) => {
                 let mut diagnostics = attempt.failed(&error);
                 // What exists beside an object that another made meanwhile may be that one's.
@@ -319,10 +330,6 @@ impl<K: Kind> Resource for Managed<K> {
                     diagnostics.append(attempt.failed(&error));
                 }
                 return Outcome::failed(diagnostics);
-            }
-            Err(error @ Error::Unanswered(_)) => {
-                let outcome = Outcome::exists(Whole(planned)).with_private(create.private());
-                return outcome.with(attempt.failed(&error));
             }
         };
         let (object, diagnostics) = self.ready(site, &target, written, &planned, patience).await;
@@ -427,13 +434,6 @@ impl<K> Managed<K> {
     }
 }
 
-fn protected<K: Kind>(state: &Value) -> Diagnostic {
-    let id = text(state.attribute("id"));
-    let detail = format!(
-        "{} {id} must not be deleted while deletion_protection is true. Set it to false and apply, then try again.",
-        K::resource().kind
-    );
-    Diagnostic::error(Path::of("deletion_protection"), "Object is protected", detail)
 /// Removes what was made beside an object. An interrupt must not leave it behind.
 async fn tidy<K: Kind>(cluster: &Cluster, target: &Target, state: &Value) -> Result<(), Error> {
     let never = CancellationToken::new();
@@ -446,6 +446,13 @@ fn is_there(object: &DynamicObject, state: &Value, private: &[u8]) -> bool {
     object.metadata.deletion_timestamp.is_none() && Create::may_have_made(object, unanswered, private)
 }
 
+fn protected<K: Kind>(state: &Value) -> Diagnostic {
+    let id = text(state.attribute("id"));
+    let detail = format!(
+        "{} {id} must not be deleted while deletion_protection is true. Set it to false and apply, then try again.",
+        K::resource().kind
+    );
+    Diagnostic::error(Path::of("deletion_protection"), "Object is protected", detail)
 }
 
 fn strings(value: &Value) -> BTreeMap<String, String> {

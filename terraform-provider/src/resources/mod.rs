@@ -5,11 +5,13 @@
 //! provider ─▶ access ─▶ cluster      how to reach the API; the only client of it
 //!    │                    ▲
 //!    └─▶ managed, looked ─▶ kind ◀─ ssh_key, …     what all kinds do, and the rules of one
-//!               └────▶ field                       the CRD's fields as attributes, and back
+//!               ├────▶ field                       the CRD's fields as attributes, and back
+//!               └────▶ demand, rules               what is refused before the API is asked
 //! ```
 
 mod access;
 mod cluster;
+mod demand;
 mod failure;
 mod field;
 mod image;
@@ -28,6 +30,8 @@ mod virtual_machine;
 pub use kind::Site;
 pub use provider::Holdfast;
 
+#[cfg(test)]
+mod input_tests;
 #[cfg(test)]
 #[path = "rules_tests.rs"]
 mod tests;

@@ -6,7 +6,7 @@ use kube::CustomResourceExt;
 use kube::api::ApiResource;
 
 use super::kind::Kind;
-use super::rules::{exactly_one, range_rule, text_rule};
+use super::rules::{exactly_one, text_rule};
 use super::timeouts::{SHORT, Times};
 use crate::plugin::diagnostic::Diagnostics;
 use crate::plugin::path::Path;
@@ -39,10 +39,6 @@ impl Kind for Network {
             let rule = "an IPv4 network of /16 to /28 with no host bits set, such as 10.20.0.0/24";
             text_rule(config.attribute(name).attribute("subnet"), &at, rule, is_subnet, diagnostics);
         }
-        let (bridge, at) = (config.attribute("bridge"), Path::of("bridge"));
-        let device = |name: &str| !name.is_empty() && name.len() <= 15;
-        text_rule(bridge.attribute("name"), &at.attribute("name"), "1 to 15 characters", device, diagnostics);
-        range_rule(bridge.attribute("vlan"), &at.attribute("vlan"), 1, 4094, diagnostics);
     }
 }
 

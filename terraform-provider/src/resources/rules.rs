@@ -6,8 +6,9 @@ use crate::plugin::path::Path;
 use crate::plugin::value::Value;
 
 /// Names as the API wants them, known before it is asked.
-pub(super) fn name_rules(config: &Value, diagnostics: &mut Diagnostics) {
-    for (attribute, limit, dots) in [("name", 253, true), ("namespace", 63, false)] {
+pub(super) fn name_rules(config: &Value, is_host: bool, diagnostics: &mut Diagnostics) {
+    let limit = if is_host { 63 } else { 253 };
+    for (attribute, limit, dots) in [("name", limit, !is_host), ("namespace", 63, false)] {
         let Value::String(name) = config.attribute(attribute) else { continue };
         let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let fine = !name.is_empty()
@@ -16,16 +17,65 @@ pub(super) fn name_rules(config: &Value, diagnostics: &mut Diagnostics) {
             && name.bytes().next().is_some_and(letter)
             && name.bytes().last().is_some_and(letter);
         if !fine {
+            let signs = if dots { "digits, '-' and '.'" } else { "digits and '-'" };
             let detail = format!(
-                "{attribute} must be lower-case letters, digits and '-', at most {limit} characters, with a letter or \
-                 digit at both ends, such as web-1."
+                "{attribute} must be lower-case letters, {signs}, at most {limit} characters, with a letter or digit at \
+                 both ends, such as web-1."
             );
             diagnostics.error(Path::of(attribute), "Value of the wrong form", detail);
         }
     }
 }
 
-/// Words and sizes, wherever they stand.
+/// Labels and annotations as the API wants them. A map's element is named by its key.
+pub(super) fn label_rules(config: &Value, diagnostics: &mut Diagnostics) {
+    for (attribute, is_label) in [("labels", true), ("annotations", false)] {
+        let Value::Map(entries) = config.attribute(attribute) else { continue };
+        for (key, value) in entries {
+            let at = Path::of(attribute).key(key);
+            if !is_qualified(key) {
+                let detail = format!(
+                    "{at} must have a key of letters, digits, '-', '_' and '.', at most 63 characters, with a letter or \
+                     digit at both ends, and perhaps a domain and '/' before it, such as team or example.org/team."
+                );
+                diagnostics.error(at, "Value of the wrong form", detail);
+            } else if let Value::String(text) = value
+                && is_label
+                && !(text.is_empty() || is_word(text))
+            {
+                let detail = format!(
+                    "{at} must be letters, digits, '-', '_' and '.', at most 63 characters, with a letter or digit at \
+                     both ends, such as edge-1. Put other text into annotations."
+                );
+                diagnostics.error(at, "Value of the wrong form", detail);
+            }
+        }
+    }
+}
+
+fn is_qualified(key: &str) -> bool {
+    let domain = |text: &str| {
+        let part = |part: &str| {
+            let byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            is_word(part) && part.bytes().all(byte)
+        };
+        text.len() <= 253 && text.split('.').all(part)
+    };
+    match key.split_once('/') {
+        Some((before, name)) => domain(before) && is_word(name),
+        None => is_word(key),
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric();
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|byte| plain(*byte) || b"-_.".contains(byte))
+        && [bytes.first(), bytes.last()].into_iter().flatten().all(|byte| plain(*byte))
+}
+
+/// Words and whole numbers, wherever they stand.
 pub(super) fn words(fields: &[Field], config: &Value, at: &Path, diagnostics: &mut Diagnostics) {
     for field in fields {
         let at = at.attribute(&field.attribute);
@@ -40,9 +90,6 @@ fn word(form: &Form, value: &Value, at: &Path, diagnostics: &mut Diagnostics) {
     match (form, value) {
         (Form::Text(words), Value::String(word)) if !words.is_empty() && !words.contains(word) => {
             refuse(format!("one of {}", words.join(", ")));
-        }
-        (Form::Size, Value::String(size)) if holdfast_api::Quantity(size.clone()).bytes().is_err() => {
-            refuse("a whole number of Mi, Gi or Ti, such as 2Gi".to_owned());
         }
         (Form::Whole, Value::Number(number)) if number.as_i64().is_none() => {
             refuse("a whole number".to_owned());
@@ -81,15 +128,5 @@ pub(crate) fn text_rule(
         && !keeps(text)
     {
         diagnostics.error(at.clone(), "Value of the wrong form", format!("{at} must be {rule}."));
-    }
-}
-
-/// A known number must lie between two.
-pub(crate) fn range_rule(value: &Value, at: &Path, least: i64, most: i64, diagnostics: &mut Diagnostics) {
-    if let Value::Number(number) = value
-        && !number.as_i64().is_some_and(|number| (least..=most).contains(&number))
-    {
-        let detail = format!("{at} must be a whole number between {least} and {most}.");
-        diagnostics.error(at.clone(), "Value out of range", detail);
     }
 }

@@ -29,7 +29,7 @@ fn site() -> Site {
     Site { cluster: Cluster::new(Err(vec!["host"]), String::new(), false), namespace: Known::Null }
 }
 
-fn config<K: Kind>(json: &Json) -> Whole {
+pub(super) fn config<K: Kind>(json: &Json) -> Whole {
     let schema = Managed::<K>::new().schema().unwrap();
     Whole(typed(json, &schema.ty(), Attributes::Lenient).unwrap())
 }
@@ -310,26 +310,4 @@ async fn a_read_that_is_not_answered_ends_in_its_time() {
     let outcome = Managed::<VirtualMachine>::new().read(call, state).await;
     let said: Vec<_> = outcome.diagnostics.iter().map(|it| it.summary.as_str()).collect();
     assert_eq!(said, ["Time is over"]);
-}
-
-#[test]
-fn what_is_wrong_with_a_configuration_is_said_at_its_attribute() {
-    let cases = [
-        ("cpu", json!(0), "cpu"),
-        ("memory", json!("2GB"), "memory"),
-        ("run_strategy", json!("Sometimes"), "run_strategy"),
-        ("name", json!("Web"), "name"),
-        ("disks", json!([]), "disks"),
-        ("disks", json!([{"name": "root", "size": "1Gi"}]), "disks[0]"),
-        ("cloud_init", json!({"user_data_wo_version": 1}), "cloud_init.user_data_wo_version"),
-        ("timeouts", json!({"create": "soon"}), "timeouts.create"),
-        ("termination_grace_period_seconds", json!(-1), "termination_grace_period_seconds"),
-    ];
-    for (name, value, at) in cases {
-        let mut diagnostics = Diagnostics::new();
-        let config = config::<VirtualMachine>(&with(machine(), name, value));
-        Managed::<VirtualMachine>::new().validate(&config, &mut diagnostics);
-        let said: Vec<_> = diagnostics.iter().map(|it| it.path.to_string()).collect();
-        assert_eq!(said, [at], "{name}");
-    }
 }

@@ -17,7 +17,6 @@ use serde_json::{Value as Json, json};
 use super::cluster::{self, Cluster, Create, Error, Patience, Target};
 use super::field::{Absent, Field, Fields, Form, named};
 use super::kind::{Decision, Kind, Writing, set, text};
-use super::rules::{range_rule, text_rule};
 use super::timeouts::Times;
 use crate::plugin::diagnostic::Diagnostics;
 use crate::plugin::path::Path;
@@ -42,6 +41,7 @@ impl Kind for VirtualMachine {
     const NAME: &'static str = "virtual_machine";
     // The image is fetched within the first hour.
     const TIMES: Times = Times::minutes(60, 60, 10);
+    const NAMES_A_HOST: bool = true;
 
     fn crd() -> CustomResourceDefinition {
         api::VirtualMachine::crd()
@@ -91,11 +91,8 @@ impl Kind for VirtualMachine {
     }
 
     fn validate(config: &Value, diagnostics: &mut Diagnostics) {
-        range_rule(config.attribute("cpu"), &Path::of("cpu"), 1, 256, diagnostics);
-        let grace = "termination_grace_period_seconds";
-        range_rule(config.attribute(grace), &Path::of(grace), 0, 3600, diagnostics);
-        for (list, least, most) in [("disks", 1, 16), ("interfaces", 0, 8)] {
-            validate_list(config, list, least, most, diagnostics);
+        for list in ["disks", "interfaces"] {
+            refuse_twins(config, list, diagnostics);
         }
         validate_disks(config, diagnostics);
         validate_cloud_init(config.attribute("cloud_init"), diagnostics);
@@ -248,29 +245,13 @@ fn adjust_cloud_init(fields: &mut Vec<Field>) {
     }
 }
 
-fn validate_list(config: &Value, list: &str, least: usize, most: usize, diagnostics: &mut Diagnostics) {
+fn refuse_twins(config: &Value, list: &str, diagnostics: &mut Diagnostics) {
     let Value::List(elements) = config.attribute(list) else { return };
-    let at = Path::of(list);
-    if !(least..=most).contains(&elements.len()) {
-        let detail = format!("{list} must have {least} to {most} elements, and it has {}.", elements.len());
-        diagnostics.error(at.clone(), "Wrong number of elements", detail);
-    }
-    let fine = |name: &str| {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let bytes = name.as_bytes();
-        (1..=20).contains(&bytes.len())
-            && bytes.iter().all(|byte| plain(*byte) || *byte == b'-')
-            && [bytes.first(), bytes.last()].into_iter().flatten().all(|byte| plain(*byte))
-    };
-    let rule = "lower-case letters, digits and '-', at most 20 characters, such as root";
     for (index, element) in elements.iter().enumerate() {
         let name = element.attribute("name");
-        let at = at.index(index).attribute("name");
-        text_rule(name, &at, rule, fine, diagnostics);
-        if name.is_known()
-            && !name.is_null()
-            && elements[..index].iter().any(|it| it.attribute("name") == name)
-        {
+        let known = name.is_known() && !name.is_null();
+        if known && elements[..index].iter().any(|it| it.attribute("name") == name) {
+            let at = Path::of(list).index(index).attribute("name");
             let detail = format!("{at} is the name of an earlier element. Each needs a name of its own.");
             diagnostics.error(at, "Name stands there twice", detail);
         }
@@ -301,13 +282,11 @@ fn validate_cloud_init(cloud_init: &Value, diagnostics: &mut Diagnostics) {
             diagnostics.error(at.attribute(attribute), "Contradictory data", detail);
         }
         if cloud_init.attribute(&wo).is_null() != cloud_init.attribute(&version).is_null() {
-            let detail =
-                format!("{wo} and {version} belong together: only a change of the version writes the data.");
+            let detail = format!(
+                "{wo} and {version} belong together: only a change of the version writes the data. Set both or none."
+            );
             diagnostics.error(at.attribute(&version), "Write-only data without its version", detail);
         }
-        let short = |text: &str| text.chars().count() <= 32 * 1024;
-        let rule = "at most 32 KiB of text";
-        text_rule(cloud_init.attribute(attribute), &at.attribute(attribute), rule, short, diagnostics);
     }
 }
 
