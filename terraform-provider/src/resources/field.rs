@@ -14,6 +14,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use serde_json::{Map, Value as Json};
+use unicode_normalization::UnicodeNormalization;
 
 use crate::plugin::path::Path;
 use crate::plugin::schema::{Attribute, Shape};
@@ -253,14 +254,21 @@ impl Form {
             (Self::List(form), Json::Array(elements)) => {
                 Value::List(elements.iter().map(|element| form.value(element)).collect())
             }
-            (Self::Reference, Json::Object(_)) => json["name"].as_str().map_or(Value::Null, Value::from),
-            (Self::Text(_) | Self::Size, Json::String(text)) => text.as_str().into(),
+            (Self::Reference, Json::Object(_)) => json["name"].as_str().map_or(Value::Null, normal),
+            (Self::Text(_) | Self::Size, Json::String(text)) => normal(text),
             (Self::Flag, Json::Bool(flag)) => (*flag).into(),
             (Self::Whole, Json::Number(number)) => number.as_i64().map(Value::from).into(),
             (Self::Texts, Json::Object(_)) => {
                 let ty = Type::map(Type::String);
                 let lenient = crate::plugin::json::Attributes::Lenient;
-                crate::plugin::json::typed(json, &ty, lenient).unwrap_or(Value::Null)
+                let texts = crate::plugin::json::typed(json, &ty, lenient).unwrap_or(Value::Null);
+                match texts {
+                    Value::Map(texts) => {
+                        let texts = texts.into_iter().map(|(key, it)| (key, normal(&super::kind::text(&it))));
+                        Value::Map(texts.collect())
+                    }
+                    other => other,
+                }
             }
             _ => Value::Null,
         }
@@ -352,6 +360,11 @@ pub(crate) fn path_of(fields: &[Field], field: &str) -> Path {
     at
 }
 
+/// A text of the API in the form that the host gives to all texts: Unicode has several for the same letters.
+pub(crate) fn normal(text: &str) -> Value {
+    text.nfc().collect::<String>().into()
+}
+
 /// Nothing to say: null, or empty in whatever way.
 pub(crate) fn is_empty(value: &Value) -> bool {
     match value {
@@ -440,4 +453,20 @@ pub(crate) fn snake(key: &str) -> String {
         name.push(letter.to_ascii_lowercase());
     }
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_the_same_in_every_unicode_form() {
+        let (composed, taken_apart) = ("M\u{fc}ller", "Mu\u{308}ller");
+        let text = Form::Text(Vec::new());
+        assert_eq!(text.value(&taken_apart.into()), Value::from(composed));
+        assert_eq!(Form::Texts.value(&serde_json::json!({"a": taken_apart})).to_owned(), {
+            Value::Map([("a".to_owned(), Value::from(composed))].into())
+        });
+        assert_eq!(text.value(&"#cloud-config\n".into()), Value::from("#cloud-config\n"));
+    }
 }

@@ -114,7 +114,7 @@ impl<K: Kind> Managed<K> {
                 _ => imported && !foreign(key),
             });
             let kept: BTreeMap<String, Value> =
-                kept.map(|(key, value)| (key.clone(), value.as_str().into())).collect();
+                kept.map(|(key, value)| (key.clone(), field::normal(value))).collect();
             if kept.is_empty() && mine.is_null() { Value::Null } else { Value::Map(kept) }
         };
         let whole = [

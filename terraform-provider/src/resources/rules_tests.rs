@@ -34,7 +34,7 @@ pub(super) fn config<K: Kind>(json: &Json) -> Whole {
     Whole(typed(json, &schema.ty(), Attributes::Lenient).unwrap())
 }
 
-fn plan<K: Kind>(prior: Option<&Whole>, config: &Whole) -> Plan<Whole> {
+pub(super) fn plan<K: Kind>(prior: Option<&Whole>, config: &Whole) -> Plan<Whole> {
     let kind = Managed::<K>::new();
     let plan = kind.plan(&site(), prior, config);
     let schema = kind.schema().unwrap();
@@ -48,7 +48,7 @@ fn plan<K: Kind>(prior: Option<&Whole>, config: &Whole) -> Plan<Whole> {
 }
 
 /// What an apply of this plan leaves: the object as a server stores it, read back.
-fn applied<K: Kind>(config: &Whole, prior: Option<&Whole>, plan: &Plan<Whole>) -> Whole {
+pub(super) fn applied<K: Kind>(config: &Whole, prior: Option<&Whole>, plan: &Plan<Whole>) -> Whole {
     let (kind, nothing) = (Managed::<K>::new(), Value::Null);
     let planned = &plan.planned.0;
     let target = Managed::<K>::target(planned);
@@ -61,7 +61,7 @@ fn applied<K: Kind>(config: &Whole, prior: Option<&Whole>, plan: &Plan<Whole>) -
     Whole(state)
 }
 
-fn machine() -> Json {
+pub(super) fn machine() -> Json {
     json!({
         "name": "web", "cpu": 1, "memory": "2Gi",
         "disks": [{"name": "root", "size": "10Gi", "image": "debian"}, {"name": "data", "size": "1Gi", "blank": true}],

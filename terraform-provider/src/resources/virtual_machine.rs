@@ -415,3 +415,7 @@ fn secret(target: &Target) -> Target {
 fn owner_label(target: &Target) -> std::collections::BTreeMap<String, String> {
     [("terraform.holdfast.dev/virtual-machine".to_owned(), target.name.clone())].into()
 }
+
+#[cfg(test)]
+#[path = "virtual_machine_tests.rs"]
+mod tests;
