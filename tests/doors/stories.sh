@@ -10,7 +10,7 @@ source "$(dirname "$0")/stage.sh"
 
 # Five minutes under emulation; libtest counts it as filtered out.
 readonly long_only=make_demo_leads_into_a_guest_can_be_repeated_and_leaves_nothing
-readonly without_guests=" crashes enrolment installable package placement policies refusals rights terraform terraform_faults "
+readonly without_guests=" crashes enrolment installable package placement policies refusals rights terraform terraform_faults terraform_login terraform_secrets "
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 

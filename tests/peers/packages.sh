@@ -21,6 +21,8 @@ readonly needed=(
     mmdebstrap gdisk dosfstools mtools e2fsprogs xz-utils openssh-client
     # what the stories look with
     procps systemd
+    # saved plans of Terraform are archives
+    unzip
 )
 readonly policy=/usr/sbin/policy-rc.d kept=/usr/sbin/policy-rc.d.before-holdfast
 

@@ -15,6 +15,7 @@ pub mod acting_node;
 pub mod bench;
 pub mod control_plane;
 pub mod demo;
+pub mod desk;
 pub mod files;
 pub mod guest;
 pub mod guest_image;

@@ -2,89 +2,17 @@
 //! are played, so guests are ready at once.
 
 use anyhow::{Context, Result};
-use holdfast_api::{SSHKey, VirtualMachine};
-use holdfast_tests::office::Office;
-use holdfast_tests::scene::{ONE_AT_A_TIME, Scene};
-use holdfast_tests::terraform::{Cli, Workspace};
+use holdfast_tests::desk::{Desk, KEY, PLAIN, lost_machine, machine};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0VQmXWqCwdWxYF3ygdMzyLUOxJ7HpPlHqYUzrDvC4n alice";
 const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKq5mCb1s0m7Z3fFfQy0nJ2S3zq5Wq7yqB0V8bX1tYcD bob";
-const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-
-/// A site.
-struct Desk {
-    office: Office,
-    admin: Client,
-    // After what it plays for.
-    _scene: Scene,
-}
-
-impl Desk {
-    /// Tells a story, which leaves nothing behind, once with each program.
-    async fn tell(name: &str, story: impl AsyncFn(&Self, &mut Workspace) -> Result<()>) -> Result<()> {
-        let _alone = ONE_AT_A_TIME.lock().await;
-        let (office, scene) = Scene::set(name, &["a"]).await?;
-        let desk = Self { admin: office.admin().await?, office, _scene: scene };
-        for cli in Cli::here() {
-            let folder = desk.office.folder().join(cli.word());
-            let mut workspace = Workspace::open(cli, folder, &desk.office.plane().kubeconfig())?;
-            story(&desk, &mut workspace)
-                .await
-                .with_context(|| format!("with {}: {}", cli.word(), desk.office.logs()))?;
-        }
-        Ok(())
-    }
-
-    fn keys(&self) -> Api<SSHKey> {
-        Api::namespaced(self.admin.clone(), "default")
-    }
-
-    fn machines(&self) -> Api<VirtualMachine> {
-        Api::namespaced(self.admin.clone(), "default")
-    }
-}
 
 fn key(more: &str) -> String {
     format!("resource \"holdfast_ssh_key\" \"alice\" {{\n  name = \"alice\"\n{more}\n}}")
 }
-
-/// All that a machine needs, and a machine with these words in it.
-fn machine(more: &str) -> String {
-    format!(
-        r#"
-resource "holdfast_ssh_key" "alice" {{
-  name       = "alice"
-  public_key = "{KEY}"
-}}
-resource "holdfast_network" "lan" {{
-  name = "lan"
-  nat  = {{ subnet = "10.77.0.0/24" }}
-}}
-resource "holdfast_image" "debian" {{
-  name   = "debian"
-  source = {{ http = {{ url = "https://images.example.org/debian.qcow2" }} }}
-  digest = "{DIGEST}"
-  format = "qcow2"
-}}
-resource "holdfast_virtual_machine" "web" {{
-  name   = "web"
-  disks  = [
-    {{ name = "root", size = "10Gi", image = holdfast_image.debian.name }},
-    {{ name = "data", size = "1Gi", blank = true }},
-  ]
-  interfaces = [{{ name = "lan", network = holdfast_network.lan.name }}]
-{more}
-}}
-"#
-    )
-}
-
-const PLAIN: &str =
-    "  cpu = 1\n  memory = \"1Gi\"\n  cloud_init = { ssh_keys = [holdfast_ssh_key.alice.name] }";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ssh_key_lives_from_apply_to_destroy() -> Result<()> {
@@ -249,9 +177,7 @@ async fn what_others_do_to_objects_is_told_or_left_alone() -> Result<()> {
         terraform.apply(&with(KEY))?;
 
         // A machine that never gets ready is in the state, and the error says what it waits for.
-        let lost = machine(&format!(
-            "{PLAIN}\n  placement = {{ node_name = \"nowhere\" }}\n  timeouts = {{ create = \"5s\" }}"
-        ));
+        let lost = lost_machine("  timeouts = { create = \"5s\" }");
         terraform.configure(&lost)?;
         let late = terraform.fail(&["apply", "-auto-approve"])?;
         assert!(late.contains("is not ready in time") && late.contains("Ready is False"), "{late}");

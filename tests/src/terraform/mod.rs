@@ -197,12 +197,24 @@ impl Workspace {
         for entry in fs::read_dir(self.work()).context("could not list the workspace")? {
             let path = entry.context("could not list the workspace")?.path();
             if path.is_file() && path.extension().is_none_or(|extension| extension != "tf") {
-                let bytes = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
-                text += &String::from_utf8_lossy(&bytes);
+                text += &taken_apart(&path)?;
             }
         }
         Ok(text)
     }
+}
+
+/// A file as text. A saved plan is an archive, in which nothing would be found as it lies.
+fn taken_apart(path: &std::path::Path) -> Result<String> {
+    let bytes = if path.extension().is_some_and(|extension| extension == "plan") {
+        let output = Command::new(peer::packaged("unzip", "unzip")?).arg("-p").arg(path).output();
+        let output = output.with_context(|| format!("could not take {} apart", path.display()))?;
+        ensure!(output.status.success(), "could not take {} apart: {}", path.display(), said(&output));
+        output.stdout
+    } else {
+        fs::read(path).with_context(|| format!("could not read {}", path.display()))?
+    };
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// All that a command said.
