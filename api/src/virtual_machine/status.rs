@@ -186,6 +186,20 @@ pub enum WaitsFor {
     Reseed,
 }
 
+impl WaitsFor {
+    /// What a change of this field, such as `spec.cpu`, waits for while the guest runs; `None` where it takes effect at
+    /// once or is refused. A new `spec.cloudInit.reseed` waits for a restart alone.
+    pub fn of(field: &str) -> Option<Self> {
+        match field {
+            "spec.cpu" | "spec.memory" | "spec.disks" | "spec.interfaces" | "spec.cloudInit.reseed" => {
+                Some(Self::Restart)
+            }
+            _ if field == "spec.cloudInit" || field.starts_with("spec.cloudInit.") => Some(Self::Reseed),
+            _ => None,
+        }
+    }
+}
+
 /// Which Secret the seed was made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -86,3 +86,26 @@ fn fields(changed: &[(&str, bool)], waits_for: WaitsFor) -> Vec<PendingChange> {
     let pending = |(field, _): &(&str, bool)| PendingChange { field: (*field).to_owned(), waits_for };
     changed.iter().filter(|(_, changed)| *changed).map(pending).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_api::virtual_machine::{Disk, Interface};
+
+    use super::*;
+
+    #[test]
+    fn what_a_change_waits_for_is_what_the_vocabulary_says() {
+        let wanted = VirtualMachineSpec {
+            cpu: 2,
+            memory: "2Gi".into(),
+            disks: vec![Disk::default()],
+            interfaces: vec![Interface::default()],
+            ..VirtualMachineSpec::default()
+        };
+        let changes = restart_changes(&wanted, &VirtualMachineSpec::default());
+        assert_eq!(changes.len(), 4);
+        for PendingChange { field, waits_for } in changes {
+            assert_eq!(WaitsFor::of(&field), Some(waits_for), "{field}");
+        }
+    }
+}
