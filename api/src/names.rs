@@ -12,6 +12,10 @@ pub const CONTROLLER_USER: &str = "system:serviceaccount:holdfast-system:holdfas
 /// Field manager of the node daemon; also the name its events carry.
 pub const NODE_DAEMON: &str = "holdfast-node";
 
+/// Source address of the Terraform provider. The host is reserved, so no registry can be meant: it is installed from a
+/// mirror until it is published, and this is the line to change then.
+pub const PROVIDER_SOURCE: &str = "mirror.example.org/holdfast/holdfast";
+
 /// Finalizer the controller puts on virtual machines, nodes and grants.
 pub const FINALIZER: &str = "holdfast.dev/controller";
 /// Annotation that says on which node a virtual machine is being placed; only the controller writes it.

@@ -17,6 +17,8 @@ pub trait AnyResource<C>: Send + Sync + 'static {
     fn kind(&self) -> &'static str;
     /// Its attributes.
     fn attributes(&self) -> Result<Schema, Problem>;
+    /// What its page of documentation says beyond the schema.
+    fn remarks(&self) -> String;
     /// What is wrong with a configuration.
     fn check(&self, config: &Value) -> Diagnostics;
     /// What a create or an update would lead to; the prior state is null for a create.
@@ -91,6 +93,10 @@ impl<R: Resource> AnyResource<R::Client> for R {
 
     fn attributes(&self) -> Result<Schema, Problem> {
         self.schema()
+    }
+
+    fn remarks(&self) -> String {
+        self.notes()
     }
 
     fn check(&self, config: &Value) -> Diagnostics {

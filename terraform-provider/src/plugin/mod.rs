@@ -14,6 +14,7 @@ pub mod codec;
 pub mod connection;
 pub mod consistency;
 pub mod diagnostic;
+pub mod document;
 pub mod ending;
 pub mod fields;
 pub mod handshake;

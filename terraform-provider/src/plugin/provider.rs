@@ -76,6 +76,11 @@ pub trait Resource: Send + Sync + 'static {
     /// Its attributes.
     fn schema(&self) -> Result<Schema, Problem>;
 
+    /// What its page of documentation says beyond the schema: Markdown, with headings of the second level.
+    fn notes(&self) -> String {
+        String::new()
+    }
+
     /// Looks for what is wrong with a configuration, in which anything may be unknown. No network, no client.
     fn validate(&self, _config: &Self::Model, _diagnostics: &mut Diagnostics) {}
 

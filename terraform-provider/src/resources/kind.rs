@@ -8,6 +8,7 @@ use kube::api::{ApiResource, DynamicObject};
 use serde_json::Value as Json;
 
 use super::cluster::{Cluster, Error, Patience, Target};
+use super::effect::Effect;
 use super::field::Fields;
 use super::timeouts::Times;
 use crate::plugin::diagnostic::Diagnostics;
@@ -54,6 +55,11 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// The value of one of them.
     fn lift(_name: &str, _status: &Value) -> Value {
         Value::Null
+    }
+
+    /// Changes that do something else than the fields say by themselves: what `decide` and the API's rules add.
+    fn effects() -> &'static [(&'static str, Effect)] {
+        &[]
     }
 
     /// What is wrong with a configuration, as far as it is known.

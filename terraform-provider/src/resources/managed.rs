@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::{self, Cluster, Create, Error, Patience, Target};
 use super::demand::Demand;
+use super::effect;
 use super::failure::Attempt;
 use super::field::{self, Absent, Field, Fields, Form};
 use super::kind::{Decision, Kind, Site, Whole, Writing, set, text};
@@ -211,6 +212,10 @@ impl<K: Kind> Resource for Managed<K> {
         attributes.push(Attribute::computed("status", self.status(), "What became of it, as last seen."));
         attributes.push(timeouts::attribute(K::TIMES));
         Schema::new(Owner::Resource, K::about(), attributes)
+    }
+
+    fn notes(&self) -> String {
+        effect::table(&self.fields.spec, K::effects())
     }
 
     fn validate(&self, config: &Whole, diagnostics: &mut Diagnostics) {

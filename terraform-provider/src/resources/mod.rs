@@ -6,12 +6,14 @@
 //!    │                    ▲
 //!    └─▶ managed, looked ─▶ kind ◀─ ssh_key, …     what all kinds do, and the rules of one
 //!               ├────▶ field                       the CRD's fields as attributes, and back
-//!               └────▶ demand, rules               what is refused before the API is asked
+//!               ├────▶ demand, rules               what is refused before the API is asked
+//!               └────▶ effect                      what a change does, for the documentation
 //! ```
 
 mod access;
 mod cluster;
 mod demand;
+mod effect;
 mod failure;
 mod field;
 mod image;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
 use super::cluster::Cluster;
+use super::effect::{self, Effect};
 use super::image::Image;
 use super::kind::{Kind, Site, Whole, set};
 use super::looked::Looked;
@@ -17,6 +18,7 @@ use super::ssh_key::SshKey;
 use super::virtual_machine::VirtualMachine;
 use crate::plugin::consistency;
 use crate::plugin::diagnostic::Diagnostics;
+use crate::plugin::document;
 use crate::plugin::json::{Attributes, typed};
 use crate::plugin::known::Known;
 use crate::plugin::path::Path;
@@ -92,6 +94,46 @@ fn every_schema_can_be_served_and_each_kind_has_a_data_source() {
     }
     for source in Holdfast.data_sources() {
         source.attributes().unwrap();
+    }
+}
+
+fn described(attributes: &[Attribute]) -> bool {
+    attributes.iter().all(|it| {
+        let inner = match &it.shape {
+            Shape::Nested(_, inner) => described(inner),
+            Shape::Plain(_) => true,
+        };
+        inner && !it.description.trim().is_empty()
+    })
+}
+
+#[test]
+fn every_attribute_is_described_and_every_page_is_one_a_registry_takes() {
+    const LARGEST: usize = 500 * 1024;
+    let (resources, sources) = (Holdfast.resources(), Holdfast.data_sources());
+    assert!(described(Holdfast.schema().unwrap().attributes()));
+    assert!(resources.iter().all(|it| described(it.attributes().unwrap().attributes())));
+    assert!(sources.iter().all(|it| described(it.attributes().unwrap().attributes())));
+
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let pages = document::pages(&Holdfast, &examples).unwrap();
+    assert_eq!(pages.len(), 1 + resources.len() + sources.len());
+    for (path, text) in pages {
+        let path = path.display();
+        assert!(text.len() <= LARGEST, "{path}");
+        assert!(text.starts_with("---\npage_title: "), "{path}");
+        // The front matter is YAML, where a second line would end the description.
+        assert_eq!(text.split("---\n").nth(1).unwrap().lines().count(), 4, "{path}");
+    }
+}
+
+#[test]
+fn the_table_of_changes_names_each_field_once() {
+    let notes = Managed::<VirtualMachine>::new().notes();
+    for words in ["`cpu`", "`firmware`", "`cloud_init`", "`run_strategy`", "`on_user_data_change`", "`name`"]
+    {
+        let rows = notes.lines().filter(|row| row.split([',', '|']).any(|cell| cell.trim() == words));
+        assert_eq!(rows.count(), 1, "{words}");
     }
 }
 
@@ -243,8 +285,13 @@ fn only_immutable_fields_replace() {
         ("labels", json!({"a": "b"}), vec![]),
         ("paused", json!(true), vec![]),
     ];
+    let fields = Managed::<VirtualMachine>::new().fields.spec;
     for (name, value, expected) in cases {
         assert_eq!(change(&machine(), &with(machine(), name, value)).replace, expected, "{name}");
+        // What the documentation says of it.
+        let said = fields.iter().find(|it| it.attribute == name).map(effect::of);
+        let replaces = expected == [Path::of(name)];
+        assert!(said.is_none_or(|said| (said == Effect::Replace) == replaces), "{name}");
     }
 }
 

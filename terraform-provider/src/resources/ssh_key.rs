@@ -5,6 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use kube::api::ApiResource;
 
+use super::effect::Effect;
 use super::kind::Kind;
 use super::timeouts::{SHORT, Times};
 use crate::plugin::diagnostic::Diagnostics;
@@ -28,6 +29,10 @@ impl Kind for SshKey {
 
     fn about() -> &'static str {
         "An SSH public key. Virtual machines of the same namespace name it in `cloud_init.ssh_keys`."
+    }
+
+    fn effects() -> &'static [(&'static str, Effect)] {
+        &[("`public_key` (running guests keep the old one until a reseed)", Effect::Live)]
     }
 
     fn lifted() -> &'static [(&'static str, &'static str)] {

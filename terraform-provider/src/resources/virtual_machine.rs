@@ -15,6 +15,7 @@ use kube::api::{ApiResource, DynamicObject};
 use serde_json::{Value as Json, json};
 
 use super::cluster::{self, Cluster, Create, Error, Patience, Target};
+use super::effect::Effect;
 use super::field::{Absent, Field, Fields, Form, named};
 use super::kind::{Decision, Kind, Writing, set, text};
 use super::timeouts::Times;
@@ -88,6 +89,24 @@ impl Kind for VirtualMachine {
             "address" => addresses(status).first().map(|(_, ip)| ip.clone()).into(),
             name => status.attribute(name).clone(),
         }
+    }
+
+    fn effects() -> &'static [(&'static str, Effect)] {
+        &[
+            ("`cloud_init.reseed`", Effect::Start),
+            ("`interfaces[].wait_for_address`", Effect::Local),
+            ("another `image` of a disk", Effect::Replace),
+            ("another first disk", Effect::Replace),
+            ("`placement` before it is on a node", Effect::Live),
+            ("`placement` once it is on one", Effect::Replace),
+            ("user or network data under `on_user_data_change = \"replace\"`", Effect::Replace),
+            (
+                "user or network data under `on_user_data_change = \"reboot\"` (restarts the guest)",
+                Effect::Live,
+            ),
+            ("a smaller `size` of a disk", Effect::Refused),
+            ("destroying or replacing it while `deletion_protection` is true", Effect::Refused),
+        ]
     }
 
     fn validate(config: &Value, diagnostics: &mut Diagnostics) {

@@ -1,0 +1,7 @@
+data "holdfast_virtual_machine" "web" {
+  name = "web"
+}
+
+output "address" {
+  value = data.holdfast_virtual_machine.web.address
+}

@@ -1,0 +1,1 @@
+terraform import holdfast_image.debian default/debian-13

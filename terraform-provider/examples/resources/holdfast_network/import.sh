@@ -1,0 +1,1 @@
+terraform import holdfast_network.lan default/lan

@@ -1,0 +1,1 @@
+terraform import holdfast_ssh_key.alice default/alice

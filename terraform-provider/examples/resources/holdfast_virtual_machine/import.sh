@@ -1,0 +1,1 @@
+terraform import holdfast_virtual_machine.web default/web
