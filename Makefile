@@ -4,7 +4,7 @@
 # What is built or fetched once lies in ~/.cache/holdfast (or HOLDFAST_CACHE) and is kept.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ssh demo-env demo-status demo-down test test-long check generate bench image deb
+.PHONY: help demo demo-ssh demo-env demo-status demo-down test test-long check generate bench image provider-mirror deb
 
 # rustup puts cargo there; a root shell often does not search it.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -14,7 +14,7 @@ VM ?= web
 
 help: ## Print this list.
 	@printf 'Holdfast: virtual machines at the edge, driven through Kubernetes.\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: ## Bring up a site on this machine and run examples/vm.yaml on it (root; says first what it will do).
 	@tests/doors/demo.sh up
@@ -22,7 +22,7 @@ demo: ## Bring up a site on this machine and run examples/vm.yaml on it (root; s
 demo-ssh: ## Log in to the demo's virtual machine; VM=name for another.
 	@tests/doors/demo.sh ssh $(VM)
 
-demo-env: ## Print the shell lines that make kubectl speak to the demo; for eval.
+demo-env: ## Print the shell lines that make kubectl, terraform and tofu speak to the demo; for eval.
 	@tests/doors/demo.sh env
 
 demo-status: ## Say whether the demo is up and what is in it.
@@ -40,7 +40,7 @@ test-long: ## The same with many more random histories (PROPTEST_CASES) and kill
 check: ## Format, lints, licences, crates alone, generated files, documents.
 	@tests/doors/check.sh
 
-generate: ## Write the generated files anew: api/crds and deploy/install.yaml.
+generate: ## Write the generated files anew: api/crds, deploy/install.yaml, terraform-provider/docs.
 	@tests/doors/generate.sh
 
 bench: ## Print the measured figures against their limits.
@@ -48,6 +48,9 @@ bench: ## Print the measured figures against their limits.
 
 image: ## Build the controller's image as an OCI layout in target/image, without a container engine.
 	@deploy/image/build.sh
+
+provider-mirror: ## Pack the Terraform provider: target/provider-mirror to install from, target/provider-release to publish.
+	@tests/doors/mirror.sh
 
 deb: ## Build the Debian package of the node daemon in target/deb.
 	@deploy/deb/build.sh

@@ -9,10 +9,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use holdfast_api::names::PROVIDER_SOURCE;
+use holdfast_provider::package::{self, Package};
 use holdfast_provider::plugin::{document, log, serve};
 use holdfast_provider::resources::Holdfast;
 
-/// The plugin with which Terraform and OpenTofu manage Holdfast. They start it; by itself it does nothing.
+/// The plugin with which Terraform and OpenTofu manage Holdfast. They start it. By hand it
+/// packs itself or writes its documentation.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
@@ -39,6 +41,23 @@ enum Command {
         #[arg(long, default_value = "terraform-provider/examples")]
         examples: PathBuf,
     },
+    /// Add the provider to a mirror, from which Terraform and OpenTofu install it without a registry.
+    Mirror(Packing),
+    /// Add the provider to a folder with what a registry takes. The checksums are not signed.
+    Release(Packing),
+}
+
+#[derive(Debug, clap::Args)]
+struct Packing {
+    /// Folder of the mirror or the release.
+    #[arg(long)]
+    dir: PathBuf,
+    /// The program to pack, of the same version; this one by default.
+    #[arg(long, requires = "platform")]
+    binary: Option<PathBuf>,
+    /// What it was built for, such as `linux_arm64`.
+    #[arg(long, requires = "binary")]
+    platform: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -47,6 +66,12 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = match &args.command {
         Some(Command::Docs { dir, examples }) => write_documents(dir, examples),
+        Some(Command::Mirror(packing)) => packing
+            .package()
+            .and_then(|package| Ok(package::mirror(&package, PROVIDER_SOURCE, &packing.dir)?)),
+        Some(Command::Release(packing)) => {
+            packing.package().and_then(|package| Ok(package::release(&package, &packing.dir)?))
+        }
         None => run(&args),
     };
     match outcome {
@@ -55,6 +80,15 @@ fn main() -> ExitCode {
             eprintln!("terraform-provider-holdfast: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Packing {
+    fn package(&self) -> anyhow::Result<Package> {
+        let own = || std::env::current_exe().context("could not tell where this program lies");
+        let program = self.binary.clone().map_or_else(own, Ok)?;
+        let platform = self.platform.clone().unwrap_or_else(package::own_platform);
+        Ok(Package::of(&program, &platform)?)
     }
 }
 
