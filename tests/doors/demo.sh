@@ -98,12 +98,13 @@ next() {
     cat >&2 <<'TEXT'
 What to try next:
   make demo-ssh                                      into the guest
-  eval "$(make -s demo-env)"                         kubectl speaks to the site in this shell
+  eval "$(make -s demo-env)"                         kubectl, terraform and tofu speak to the site in this shell
   kubectl get hvm,hnode,hvmi,hvmn,hkey               what is there
   kubectl describe hvm web                           its events tell the story
   kubectl explain hvm.spec                           the manual of every field
   kubectl patch hvm web --type=merge -p '{"spec":{"runStrategy":"Halted"}}'
   kubectl patch hvm web --type=merge -p '{"spec":{"cpu":2}}'     then look at status.pendingChanges
+  terraform -chdir=examples/terraform/vm init        then apply; examples/terraform/vm/README.md says what
   make demo-down                                     remove it all
 TEXT
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use holdfast_api::names::PROVIDER_SOURCE;
 use holdfast_tests::control_plane::ControlPlane;
 use holdfast_tests::install::kubectl;
 use holdfast_tests::spawner::Spawner;
@@ -95,6 +96,15 @@ async fn a_given_cluster_is_used_and_left_as_it_was() -> Result<()> {
     kubectl(&kubeconfig, &["wait", "--for=condition=Ready", "--timeout=60s", "hypervisornode/node-1"])?;
     let environment = site.say(&["env"])?;
     ensure!(environment.contains(&*kubeconfig.to_string_lossy()), "{environment}");
+    let settings = site.folder.join("terraform/cli.tfrc");
+    ensure!(
+        environment.contains(&format!("export TF_CLI_CONFIG_FILE='{}'", settings.display())),
+        "{environment}"
+    );
+    let mirror = site.folder.join("terraform/mirror");
+    ensure!(files::read(&settings)?.contains(&*mirror.to_string_lossy()), "the settings name another mirror");
+    let listing = mirror.join(PROVIDER_SOURCE).join("index.json");
+    ensure!(listing.exists(), "{} is not there", listing.display());
     ensure!(!site.folder.join("plane").exists(), "it has a control plane of its own beside the given one");
 
     site.say(&up)?;

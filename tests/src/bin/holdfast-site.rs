@@ -26,7 +26,7 @@ enum Command {
     Run(Shape),
     /// Take the site down and remove all it created.
     Down,
-    /// Print the shell lines that make kubectl speak to the site.
+    /// Print the shell lines that make kubectl, terraform and tofu speak to the site.
     Env,
     /// Log in to a virtual machine, or run words in it.
     Ssh {

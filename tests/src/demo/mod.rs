@@ -7,6 +7,7 @@
 mod down;
 mod given;
 mod objects;
+mod provider;
 mod record;
 mod run;
 mod shell;

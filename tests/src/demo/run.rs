@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Folder, Shape, objects, sign};
+use super::{Folder, Shape, objects, provider, sign};
 use crate::files;
 use crate::progress::Progress;
 use crate::site::{Layout, Site};
@@ -35,6 +35,7 @@ pub async fn run(folder: &Folder, shape: Shape) -> Result<()> {
 async fn hold(folder: &Folder, layout: &Layout, progress: &Progress) -> Result<()> {
     let site = Site::start(layout, progress).await?;
     objects::offer(&site, progress).await?;
+    provider::offer(folder)?;
     files::write(&folder.kubeconfig_record(), site.kubeconfig().display().to_string())?;
     files::write(&folder.ready(), "")?;
     progress.say("the site is ready");

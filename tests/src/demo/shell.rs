@@ -16,14 +16,19 @@ use crate::{kubeconfig, site};
 /// The user of the Debian image's cloud-init.
 const GUEST_USER: &str = "debian";
 
-/// Prints shell lines that make `kubectl` speak to the site.
+/// Prints shell lines that make `kubectl`, `terraform` and `tofu` speak to the site.
 pub fn environment(folder: &Folder) -> Result<()> {
     let kubeconfig = folder.kubeconfig()?;
-    print(&format!(
-        "export KUBECONFIG={}\nexport HOLDFAST_SITE_DIR={}\n",
-        quoted(&kubeconfig),
-        quoted(folder.path())
-    ))
+    let settings = folder.terraform_settings();
+    let variables = [
+        ("KUBECONFIG", kubeconfig.as_path()),
+        // The provider looks here first: one that the user's shell has would lead it to another cluster.
+        ("KUBE_CONFIG_PATH", &kubeconfig),
+        ("TF_CLI_CONFIG_FILE", &settings),
+        ("HOLDFAST_SITE_DIR", folder.path()),
+    ];
+    let line = |(name, path): (&str, &Path)| format!("export {name}={}\n", quoted(path));
+    print(&variables.map(line).concat())
 }
 
 /// One word of a shell, whatever the path holds.

@@ -10,15 +10,15 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use holdfast_api::names::PROVIDER_SOURCE;
 use serde_json::Value;
 
 use crate::{files, peer};
 
-/// Where the provider comes from. The domain is reserved, so no registry can be meant.
-const SOURCE: &str = "mirror.example.org/holdfast/holdfast";
 /// Most of the time is waiting.
 const PARALLEL: &str = "-parallelism=40";
-const VERSION: &str = "0.1.0";
+/// As the provider is built with this harness.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What people type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Workspace {
     pub fn open(cli: Cli, folder: PathBuf, kubeconfig: &std::path::Path) -> Result<Self> {
         files::remove_folder(&folder)?;
         let platform = format!("linux_{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
-        let package = folder.join("mirror").join(SOURCE).join(VERSION).join(platform);
+        let package = folder.join("mirror").join(PROVIDER_SOURCE).join(VERSION).join(platform);
         files::create_folder(&package)?;
         for part in ["home", "work", "temporary"] {
             files::create_folder(&folder.join(part))?;
@@ -103,7 +103,7 @@ impl Workspace {
 
     /// Writes the configuration; what selects the provider is added.
     pub fn configure(&self, configuration: &str) -> Result<()> {
-        let required = format!("holdfast = {{ source = \"{SOURCE}\" }}");
+        let required = format!("holdfast = {{ source = \"{PROVIDER_SOURCE}\" }}");
         let text =
             format!("terraform {{\n  required_providers {{\n    {required}\n  }}\n}}\n{configuration}\n");
         files::write(&self.work().join("main.tf"), text)
