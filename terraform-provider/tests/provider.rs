@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in helpers of tests too")]
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -12,7 +14,7 @@ mod cli;
 
 use cli::{Workspace, holdfast};
 
-const PROVIDER: &str = "mirror.example.org/holdfast/holdfast";
+const PROVIDER: &str = holdfast_api::names::PROVIDER_SOURCE;
 
 fn workspace() -> Workspace {
     let workspace = Workspace::with("holdfast", holdfast());
@@ -58,4 +60,58 @@ fn terraform_uses_a_provider_under_debugging_without_installing_it() {
     assert!(debugged.0.try_wait().unwrap().is_none(), "the host ended a process that is not its own");
     kill(Pid::from_raw(i32::try_from(debugged.0.id()).unwrap()), Signal::SIGINT).unwrap();
     assert!(debugged.0.wait().unwrap().success());
+}
+
+/// The folders whose files people copy: those on the pages of the documentation, and whole configurations.
+fn examples() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let parents = ["examples/resources", "examples/data-sources", "../examples/terraform"];
+    let listed = parents.map(|parent| fs::read_dir(root.join(parent)).unwrap());
+    let listed = listed.into_iter().flatten().map(|entry| entry.unwrap().path());
+    listed.chain([root.join("examples/provider")]).collect()
+}
+
+#[test]
+fn every_example_is_valid() {
+    for folder in examples() {
+        let workspace = Workspace::with("holdfast", holdfast());
+        let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let named = |path: &&PathBuf| path.extension().is_some_and(|it| it == "tf");
+        let texts: Vec<_> =
+            files.iter().filter(named).map(|path| fs::read_to_string(path).unwrap()).collect();
+        if !texts.iter().any(|text| text.contains("required_providers")) {
+            workspace.configure("holdfast", "");
+        }
+        // What somebody left who tried it begins with a dot or is a state.
+        for file in files.iter().filter(|path| path.is_file()) {
+            let name = file.file_name().unwrap().to_string_lossy().into_owned();
+            if !name.starts_with('.') && !name.starts_with("terraform.tf") {
+                fs::copy(file, workspace.work().join(name)).unwrap();
+            }
+        }
+        workspace.succeed(&["init"]);
+        let said = workspace.succeed(&["validate", "-no-color"]);
+        assert!(said.contains("The configuration is valid"), "{}: {said}", folder.display());
+    }
+}
+
+#[test]
+fn what_packs_itself_can_be_installed_and_is_locked_by_the_hash_it_lists() {
+    let workspace = workspace();
+    let mirror = workspace.work().with_file_name("mirror");
+    fs::remove_dir_all(&mirror).unwrap();
+    let packed = Command::new(holdfast()).args(["mirror", "--dir"]).arg(&mirror).status().unwrap();
+    assert!(packed.success());
+    let version = format!("{}.json", env!("CARGO_PKG_VERSION"));
+    let listed = fs::read_to_string(mirror.join(PROVIDER).join(version)).unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let (platform, archive) = listed["archives"].as_object().unwrap().iter().next().unwrap();
+
+    workspace.succeed(&["init"]);
+    let lock = workspace.work().join(".terraform.lock.hcl");
+    let locked = fs::read_to_string(&lock).unwrap();
+    assert!(locked.contains(&archive["hashes"][0].to_string()), "{locked}");
+    let mirror = format!("-fs-mirror={}", mirror.display());
+    workspace.succeed(&["providers", "lock", &mirror, &format!("-platform={platform}")]);
+    assert_eq!(fs::read_to_string(&lock).unwrap(), locked);
 }

@@ -10,6 +10,11 @@ crates=(holdfast-api holdfast-controller holdfast-node terraform-provider-holdfa
 
 stage "format"
 cargo fmt --all --check
+# No package brings Terraform: who changes an example has it.
+if command -v terraform >/dev/null; then
+    terraform fmt -check -diff -recursive examples/terraform terraform-provider/examples ||
+        refuse "examples are not in the form of terraform fmt; run terraform fmt -recursive on the folders above"
+fi
 stage "scripts"
 while IFS= read -r script; do bash -n "$script"; done < <(git ls-files '*.sh' .ci/run)
 stage "lints"
