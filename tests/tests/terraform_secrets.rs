@@ -47,9 +47,6 @@ fn searched(terraform: &Workspace, secrets: &[String], how: &str) -> Result<Sear
         &["apply", "saved.plan"],
         &["show", "-json"],
         &["show", "-json", "saved.plan"],
-        &["plan"],
-        &["refresh"],
-        &["output", "-json"],
     ] {
         let output = terraform.command(words).env("TF_LOG", "TRACE").output().context("not run")?;
         all += &said(&output);
@@ -193,7 +190,7 @@ async fn write_only_data_of_both_kinds_comes_out_nowhere_and_is_replaced_when_le
     assert!(held.get_opt("web-cloud-init").await?.is_none());
 
     // A Secret of somebody else is not taken.
-    let foreign = json!({"metadata": {"name": "web-cloud-init"}, "stringData": {"a": "b"}});
+    let foreign = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "web-cloud-init"}, "stringData": {"a": "b"}});
     held.create(&kube::api::PostParams::default(), &serde_json::from_value(foreign)?).await?;
     terraform.configure(&with(1, ""))?;
     let refused = terraform.fail(&["apply", "-auto-approve"])?;

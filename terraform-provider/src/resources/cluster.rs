@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{self, Access};
+use super::timeouts;
 
 mod call;
 mod writing;
@@ -117,6 +118,13 @@ impl Target {
         } else {
             format!("{}/{}", self.namespace, self.name)
         }
+    }
+}
+
+impl<'a> Patience<'a> {
+    /// The time that one answer of the API may take.
+    pub(crate) fn to_read(cancel: &'a CancellationToken) -> Self {
+        Self { until: Instant::now() + timeouts::READ, cancel }
     }
 }
 

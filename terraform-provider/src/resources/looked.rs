@@ -1,5 +1,6 @@
 //! A kind as a data source.
 
+use super::cluster::Patience;
 use super::field::Field;
 use super::kind::{Kind, Site, Whole, set};
 use super::managed::Managed;
@@ -53,7 +54,8 @@ impl<K: Kind> DataSource for Looked<K> {
             set(&mut config, &["namespace"], call.client.namespace().without_unknown());
         }
         let target = Managed::<K>::target(&config);
-        match call.client.cluster.get(&target).await {
+        let found = Patience::to_read(call.cancel).with(call.client.cluster.get(&target)).await;
+        match found.flatten() {
             Ok(Some(object)) => {
                 let mut state = self.0.state(&object, &Value::Null);
                 retain(&mut state, &config);

@@ -307,7 +307,7 @@ impl<K: Kind> Resource for Managed<K> {
         let (planned, config) = (planned.0, config.0);
         let body = self.body(&target, &nothing, &config, &planned);
         // Asked before anything beside it is made: what is there already must stay as it is.
-        match site.cluster.get(&target).await {
+        match patience.with(site.cluster.get(&target)).await.flatten() {
             Ok(Some(object)) if object.metadata.deletion_timestamp.is_none() => {
                 return Outcome::failed(attempt.failed(&Error::Exists));
             }

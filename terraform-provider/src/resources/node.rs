@@ -5,7 +5,7 @@ use kube::api::{ApiResource, DynamicObject};
 use kube::{CustomResourceExt, ResourceExt};
 use serde_json::Value as Json;
 
-use super::cluster::Target;
+use super::cluster::{Patience, Target};
 use super::failure::Attempt;
 use super::field::{self, Field, Fields, Form};
 use super::kind::{Site, Whole, text};
@@ -51,7 +51,8 @@ impl DataSource for Node {
 
     async fn read(&self, call: Call<'_, Site>, config: Whole) -> Outcome<Whole> {
         let target = target(text(config.0.attribute("name")));
-        match call.client.cluster.get(&target).await {
+        let found = Patience::to_read(call.cancel).with(call.client.cluster.get(&target)).await;
+        match found.flatten() {
             Ok(Some(node)) => Outcome::exists(Whole(value(&self.0, &node))),
             Ok(None) => {
                 let detail = format!("No node is called {}. See kubectl get hnode.", target.name);
@@ -80,7 +81,8 @@ impl DataSource for Nodes {
 
     async fn read(&self, call: Call<'_, Site>, _: Whole) -> Outcome<Whole> {
         let target = target(String::new());
-        match call.client.cluster.list(&target).await {
+        let listed = Patience::to_read(call.cancel).with(call.client.cluster.list(&target)).await;
+        match listed.flatten() {
             Ok(mut nodes) => {
                 nodes.sort_by_key(ResourceExt::name_any);
                 let nodes = nodes.iter().map(|node| value(&self.0, node)).collect();

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::core::Status;
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
@@ -82,9 +83,7 @@ impl Cluster {
     ) -> Result<DynamicObject, Error> {
         body["metadata"]["uid"] = uid.into();
         match self.apply(target, &body, patience).await {
-            Err(Error::Api(kube::Error::Api(status)))
-                if status.is_conflict() && status.message.contains("UID") =>
-            {
+            Err(Error::Api(kube::Error::Api(status))) if means_another(&status) => {
                 let found = patience.with(self.get(target)).await??;
                 Err(if found.is_some() { Error::Replaced } else { Error::Deleted })
             }
@@ -170,6 +169,14 @@ impl Cluster {
     }
 }
 
+/// Whether the object with the UID of an apply is not there: with another in its place the server takes the UID for a
+/// change of it, and without one for a condition (apiserver: registry/rest/update.go, endpoints/handlers/patch.go).
+fn means_another(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let is_changed = status.code == 422 && causes.into_iter().any(|cause| cause.field == "metadata.uid");
+    is_changed || status.is_conflict() && status.message.contains("uid mismatch")
+}
+
 /// Whether the object may have been made although this was the answer.
 fn leaves_open(error: &Error) -> bool {
     match error {
@@ -196,8 +203,6 @@ fn pause(random: u128) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
-
     use super::*;
 
     fn says(code: u16) -> Error {
@@ -228,6 +233,24 @@ mod tests {
             assert!(leaves_open(&says(code)), "{code}");
         }
         assert!(leaves_open(&away()) && leaves_open(&Error::Late));
+    }
+
+    #[test]
+    fn an_object_in_the_place_of_ours_is_told_from_a_field_that_changed() {
+        let status = |code: u16, message: &str, field: &str| -> Status {
+            let causes = serde_json::json!({"causes": [{"field": field, "message": "", "reason": ""}]});
+            let details = serde_json::from_value(causes).unwrap();
+            let reason = if code == 409 { "Conflict" } else { "Invalid" };
+            Status { details: Some(details), ..Status::failure(message, reason).with_code(code) }
+        };
+        assert!(means_another(&status(422, "is invalid", "metadata.uid")));
+        assert!(means_another(&status(409, "uid mismatch: the provided object specified uid u, and no", "")));
+        assert!(!means_another(&status(422, "is invalid", "spec.cpu")));
+        assert!(!means_another(&status(
+            409,
+            "Apply failed with 1 conflict: conflict with \"guid\"",
+            ".spec.cpu"
+        )));
     }
 
     #[test]
