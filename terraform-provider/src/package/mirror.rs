@@ -7,40 +7,43 @@
 //!                           terraform-provider-<type>_<version>_<platform>.zip
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::{Error, Package, VERSION, write};
+
+/// `{"versions": {…}}` or `{"archives": {…}}`.
+type Listing = BTreeMap<String, Map<String, Json>>;
 
 /// Adds a package to a mirror; what else is in it stays.
 pub fn mirror(package: &Package, source: &str, root: &Path) -> Result<(), Error> {
     let folder = root.join(source);
-    let mut versions = listing(&folder.join("index.json"), "versions")?;
-    versions["versions"][VERSION] = json!({});
-    let of_version = folder.join(format!("{VERSION}.json"));
-    let mut archives = listing(&of_version, "archives")?;
-    archives["archives"][&package.platform] =
-        json!({"url": package.file_name(), "hashes": [package.h1, package.zh()]});
+    let (of_version, of_all) = (folder.join(format!("{VERSION}.json")), folder.join("index.json"));
+    let (mut archives, mut versions) = (listing(&of_version)?, listing(&of_all)?);
+    let archive = json!({"url": package.file_name(), "hashes": [package.h1, package.zh()]});
+    archives.entry("archives".to_owned()).or_default().insert(package.platform.clone(), archive);
+    versions.entry("versions".to_owned()).or_default().insert(VERSION.to_owned(), json!({}));
     // Listed last, so that nobody is told of what is not there yet.
     package.store(&folder)?;
     store(&of_version, &archives)?;
-    store(&folder.join("index.json"), &versions)
+    store(&of_all, &versions)
 }
 
 /// The listing that is there, or an empty one.
-fn listing(path: &Path, of: &str) -> Result<Json, Error> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => json!({of: {}}).to_string().into_bytes(),
-        Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
-    };
-    let listing: Result<serde_json::Map<String, Json>, _> = serde_json::from_slice(&text);
-    listing.map(Json::Object).map_err(|source| Error::Listing { path: path.to_owned(), source })
+fn listing(path: &Path) -> Result<Listing, Error> {
+    match fs::read(path) {
+        Ok(text) => {
+            serde_json::from_slice(&text).map_err(|source| Error::Listing { path: path.to_owned(), source })
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Listing::new()),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+    }
 }
 
-fn store(path: &Path, listing: &Json) -> Result<(), Error> {
-    write(path, format!("{listing:#}\n").as_bytes())
+fn store(path: &Path, listing: &Listing) -> Result<(), Error> {
+    write(path, format!("{:#}\n", json!(listing)).as_bytes())
 }

@@ -75,7 +75,10 @@ impl Package {
     pub fn of(program: &Path, platform: &str) -> Result<Self, Error> {
         let bytes = fs::read(program).map_err(|source| Error::Read { path: program.to_owned(), source })?;
         let name = format!("{NAME}_v{VERSION}");
-        let zip = zipped(&name, &bytes).map_err(Error::Pack)?;
+        // Compressing with unoptimised code takes half a minute, and a development build is not sent anywhere.
+        let method =
+            if cfg!(debug_assertions) { CompressionMethod::Stored } else { CompressionMethod::Deflated };
+        let zip = zipped(&name, &bytes, method).map_err(Error::Pack)?;
         Ok(Self { platform: platform.to_owned(), zip, h1: content_hash(&name, &bytes) })
     }
 
@@ -108,9 +111,7 @@ pub fn own_platform() -> String {
     format!("{system}_{architecture}")
 }
 
-fn zipped(name: &str, bytes: &[u8]) -> zip::result::ZipResult<Vec<u8>> {
-    // Compressing with unoptimised code takes half a minute, and a development build is not sent anywhere.
-    let method = if cfg!(debug_assertions) { CompressionMethod::Stored } else { CompressionMethod::Deflated };
+fn zipped(name: &str, bytes: &[u8], method: CompressionMethod) -> zip::result::ZipResult<Vec<u8>> {
     let options = SimpleFileOptions::default()
         .compression_method(method)
         .last_modified_time(DateTime::default())
@@ -158,6 +159,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_packed_comes_out_again_as_a_program_compressed_or_not() {
+        let bytes = [7; 100_000];
+        for (method, most) in [(CompressionMethod::Stored, 101_000), (CompressionMethod::Deflated, 1_000)] {
+            let packed = zipped("program", &bytes, method).unwrap();
+            assert!(packed.len() < most, "{method}");
+            let mut archive = zip::ZipArchive::new(Cursor::new(packed)).unwrap();
+            let mut file = archive.by_name("program").unwrap();
+            let mut unpacked = Vec::new();
+            io::Read::read_to_end(&mut file, &mut unpacked).unwrap();
+            assert_eq!(
+                (unpacked.as_slice(), file.unix_mode().map(|mode| mode & 0o777)),
+                (&bytes[..], Some(0o755))
+            );
+        }
+    }
+
+    #[test]
     fn the_content_is_hashed_as_lock_files_have_it() {
         // By `dirhash.HashZip` of a zip with this file.
         let name = "terraform-provider-holdfast_v0.1.0";
@@ -195,9 +213,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let package = Package::of(&program(folder.path()), "linux_amd64").unwrap();
         let listing = folder.path().join("a/b/c/index.json");
-        write(&listing, b"hello").unwrap();
-        assert!(matches!(mirror(&package, "a/b/c", folder.path()), Err(Error::Listing { .. })));
-        assert_eq!(fs::read(listing).unwrap(), b"hello");
+        for other in ["hello", r#"{"versions": []}"#] {
+            write(&listing, other.as_bytes()).unwrap();
+            assert!(matches!(mirror(&package, "a/b/c", folder.path()), Err(Error::Listing { .. })));
+            assert_eq!(fs::read_to_string(&listing).unwrap(), other);
+        }
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub fn environment(folder: &Folder) -> Result<()> {
     let variables = [
         ("KUBECONFIG", kubeconfig.as_path()),
         // The provider looks here first: one that the user's shell has would lead it to another cluster.
-        ("KUBE_CONFIG_PATH", &kubeconfig),
-        ("TF_CLI_CONFIG_FILE", &settings),
+        ("KUBE_CONFIG_PATH", kubeconfig.as_path()),
+        ("TF_CLI_CONFIG_FILE", settings.as_path()),
         ("HOLDFAST_SITE_DIR", folder.path()),
     ];
     let line = |(name, path): (&str, &Path)| format!("export {name}={}\n", quoted(path));
