@@ -39,6 +39,8 @@ pub(crate) struct Field {
     pub(crate) immutable: bool,
     /// Whether no plan and no state may hold it.
     pub(crate) write_only: bool,
+    /// Whether the API writes an empty object where there is none; elsewhere `{}` says something, such as `nat = {}`.
+    pub(crate) hollow: bool,
     /// For people.
     pub(crate) description: String,
 }
@@ -113,6 +115,7 @@ impl Field {
             absent: Absent::Null,
             immutable: false,
             write_only: false,
+            hollow: false,
             description: description.to_owned(),
         }
     }
@@ -219,9 +222,11 @@ impl Form {
                 one == other || (bytes(one).is_some() && bytes(one) == bytes(other))
             }
             (Self::Marker, one, other) => (*one == Value::Bool(true)) == (*other == Value::Bool(true)),
-            (Self::Object(fields), one, other) => fields
-                .iter()
-                .all(|it| it.form.same(one.attribute(&it.attribute), other.attribute(&it.attribute))),
+            (Self::Object(fields), one, other) => {
+                let same =
+                    |it: &Field| it.form.same(one.attribute(&it.attribute), other.attribute(&it.attribute));
+                one.is_null() == other.is_null() && fields.iter().all(same)
+            }
             (Self::List(form), Value::List(one), Value::List(other)) => {
                 one.len() == other.len() && one.iter().zip(other).all(|(one, other)| form.same(one, other))
             }
@@ -278,8 +283,10 @@ impl Form {
     pub(crate) fn spelled(&self, known: &Value, live: Value) -> Value {
         match (self, known, live) {
             (_, Value::Unknown(_), live) => live,
-            (Self::Object(_), Value::Null, live) if is_empty(&live) => Value::Null,
-            (Self::Object(fields), Value::Object(_), live) => spelled_all(fields, known, &live),
+            (Self::Object(fields), Value::Object(_), live @ Value::Object(_)) => {
+                spelled_all(fields, known, &live)
+            }
+            (Self::Object(_), _, live) => live,
             (Self::List(form), Value::List(known), Value::List(live)) if !known.is_empty() => {
                 let known = |index, live: &Value| {
                     named(known, live).or_else(|| known.get(index)).unwrap_or(&Value::Null)
@@ -328,6 +335,7 @@ pub(crate) fn spelled_all(fields: &[Field], known: &Value, live: &Value) -> Valu
         let value = match (&field.absent, known) {
             (Absent::Default(default), Value::Null) if field.is_own() => default.clone(),
             _ if field.is_own() => known.clone(),
+            _ if field.hollow && known.is_null() && is_empty(live) => Value::Null,
             // A default that the object does not repeat holds nevertheless.
             (Absent::Default(default), _) if live.is_null() => default.clone(),
             _ => field.form.spelled(known, live.clone()),
@@ -392,6 +400,7 @@ fn fields(schema: &JSONSchemaProps) -> Vec<Field> {
 fn field(key: &str, schema: &JSONSchemaProps, required: bool) -> Field {
     let form = form(schema);
     let default = schema.default.as_ref().map(|default| form.value(&default.0));
+    let hollow = matches!(default, Some(Value::Object(_)));
     let absent = match default {
         _ if required => Absent::Refused,
         Some(default) if !is_empty(&default) => Absent::Default(default),
@@ -405,6 +414,7 @@ fn field(key: &str, schema: &JSONSchemaProps, required: bool) -> Field {
         absent,
         immutable: is_immutable(schema),
         write_only: false,
+        hollow,
         description,
     }
 }

@@ -199,7 +199,7 @@ impl Pen {
         self.must("source", "source", Edition::First, &[(&source, "")])
             + &self.must("digest", "digest", Edition::First, &[(&digest, "")])
             + "  format = \"qcow2\"\n"
-            + &self.free("prefetch", "prefetch", &prefetch)
+            + &self.fixed("prefetch", "prefetch", &prefetch)
     }
 
     fn machine(&mut self, site: &Site) -> String {
@@ -252,7 +252,7 @@ impl Pen {
             _ => {}
         }
         let keys = format!("[\"{}\"]", self.sample.name());
-        let inner = self.free("hostname", "hostname", &[("\"web\"", ""), ("\"web.example.org\"", "")])
+        let inner = self.free("hostname", "hostname", &[("\"web\"", ""), ("\"shop-1\"", "")])
             + &self.free("ssh_keys", "ssh_keys", &[(&keys, ""), ("[]", "")])
             + &self.free("reseed", "reseed", &[("\"r1\"", ""), ("\"r2\"", "")])
             + &self.data(site, "user_data", "user-data")
@@ -310,10 +310,8 @@ impl Pen {
                 self.sample.number / 256 % 256,
                 self.sample.number % 256
             );
-            let (lower, upper) =
-                (format!("\"52:54:00:{end}\""), format!("\"52:54:00:{}\"", end.to_uppercase()));
-            let mac =
-                self.fixed(&format!("mac{number}"), "mac_address", &[(&lower, &upper), (&upper, &lower)]);
+            let address = format!("\"52:54:00:{end}\"");
+            let mac = self.fixed(&format!("mac{number}"), "mac_address", &[(&address, "")]);
             let wait = self.free(&format!("wait{number}"), "wait_for_address", &[("false", "")]);
             let network = format!("network = holdfast_network.{}.name", self.sample.name());
             let _ = writeln!(all, "  {{\n  name = \"n{number}\"\n  {network}\n{mac}{wait}}},");
