@@ -40,16 +40,17 @@ fn put(mut object: Json, pointer: &str, value: Json) -> Json {
     object
 }
 
-fn said<K: Kind>(object: &Json) -> Vec<(String, String)> {
+fn said<K: Kind>(kind: &Managed<K>, object: &Json) -> Vec<(String, String)> {
     let mut diagnostics = Diagnostics::new();
-    Managed::<K>::new().validate(&config::<K>(object), &mut diagnostics);
+    kind.validate(&config::<K>(object), &mut diagnostics);
     diagnostics.iter().map(|it| (it.path.to_string(), it.detail.clone())).collect()
 }
 
 fn check<K: Kind>(base: &Json, rows: &[Row]) {
-    assert_eq!(said::<K>(base), [], "{} as it should be", K::NAME);
+    let kind = Managed::<K>::new();
+    assert_eq!(said(&kind, base), [], "{} as it should be", K::NAME);
     for Row { pointer, bad, at, says } in rows {
-        let said = said::<K>(&put(base.clone(), pointer, bad.clone()));
+        let said = said(&kind, &put(base.clone(), pointer, bad.clone()));
         let [(path, detail)] = said.as_slice() else { panic!("{pointer} = {bad}: {said:#?}") };
         assert_eq!(path, at, "{pointer} = {bad}: {detail}");
         assert!(detail.contains(says), "{pointer} = {bad}: {detail}");
@@ -291,5 +292,5 @@ fn wholly(pointer: &'static str) -> Row {
 
 #[test]
 fn a_name_of_other_kinds_may_have_dots() {
-    assert_eq!(said::<Image>(&put(image(), "/name", "debian.13".into())), []);
+    assert_eq!(said(&Managed::<Image>::new(), &put(image(), "/name", "debian.13".into())), []);
 }
