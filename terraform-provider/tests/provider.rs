@@ -73,8 +73,12 @@ fn examples() -> Vec<PathBuf> {
 
 #[test]
 fn every_example_is_valid() {
+    // One workspace for all, since each `init` takes seconds and they want the same provider.
+    let workspace = Workspace::with("holdfast", holdfast());
+    workspace.configure("holdfast", "");
+    workspace.succeed(&["init"]);
     for folder in examples() {
-        let workspace = Workspace::with("holdfast", holdfast());
+        clear(&workspace.work());
         let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         let named = |path: &&PathBuf| path.extension().is_some_and(|it| it == "tf");
         let texts: Vec<_> =
@@ -89,9 +93,18 @@ fn every_example_is_valid() {
                 fs::copy(file, workspace.work().join(name)).unwrap();
             }
         }
-        workspace.succeed(&["init"]);
         let said = workspace.succeed(&["validate", "-no-color"]);
         assert!(said.contains("The configuration is valid"), "{}: {said}", folder.display());
+    }
+}
+
+/// Leaves of a configuration only what `init` wrote, whose names begin with a dot.
+fn clear(work: &Path) {
+    for entry in fs::read_dir(work).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().unwrap().to_string_lossy().starts_with('.') {
+            fs::remove_file(path).unwrap();
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! The same program gives the same bytes: nothing in a zip is of the time or the machine it was made at.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -129,7 +130,11 @@ fn content_hash(name: &str, bytes: &[u8]) -> String {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
+        // A String takes all that is written.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Writes a file whole or not at all, since others may be reading the folder.
