@@ -60,7 +60,8 @@ fn workspace(story: &Story<'_>, cli: Cli) -> Result<Workspace> {
     Workspace::open(cli, folder, &story.editor())
 }
 
-/// Nothing of a machine, of its network or of the provider is left anywhere.
+/// Nothing of a machine, of its network or of the provider is left anywhere, but for the log that libvirt keeps of each
+/// domain.
 async fn must_be_gone(story: &Story<'_>, workspace: &Workspace, uid: &str) -> Result<()> {
     let all = ListParams::default();
     let left = [
@@ -80,7 +81,7 @@ async fn must_be_gone(story: &Story<'_>, workspace: &Workspace, uid: &str) -> Re
                 "a process",
                 String::from_utf8_lossy(&host.output(&["pgrep", "--full", uid])?.stdout).into_owned(),
             ),
-            ("files", host.run(&["find", "/var", "/run", "-name", &format!("*{uid}*")])?),
+            ("files", host.run(&["find", "/var/lib", "/run", "-name", &format!("*{uid}*")])?),
         ] {
             ensure!(
                 !said.contains(uid) && (what != "a process" || said.is_empty()),

@@ -115,7 +115,7 @@ async fn each_way_to_the_api_leads_there() -> Result<()> {
     files::write(&account.join("namespace"), "default")?;
     desk.terraform.set("KUBERNETES_SERVICE_HOST", &server.host);
     desk.terraform.set("KUBERNETES_SERVICE_PORT", &server.port.to_string());
-    let output = in_a_pod(desk.terraform.command(&["apply", "-auto-approve"]), &account)
+    let output = in_a_pod(&desk.terraform.command(&["apply", "-auto-approve"]), &account)
         .output()
         .context("could not enter a mount namespace")?;
     ensure!(output.status.success(), "in a pod: {}", said(&output));
@@ -131,7 +131,7 @@ async fn each_way_to_the_api_leads_there() -> Result<()> {
 }
 
 /// The same command where `/run` holds a service account and nothing else.
-fn in_a_pod(command: Command, account: &std::path::Path) -> Command {
+fn in_a_pod(command: &Command, account: &std::path::Path) -> Command {
     let script = "mount -t tmpfs none /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount && \
                   cp \"$0\"/* /run/secrets/kubernetes.io/serviceaccount && exec \"$@\"";
     let mut inside = Command::new("unshare");

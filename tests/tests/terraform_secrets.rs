@@ -109,7 +109,7 @@ async fn no_secret_of_the_provider_comes_out_anywhere() -> Result<()> {
         identity.certificate
     );
     let canary = || vec![CANARY.to_owned()];
-    let fine = [
+    let working = [
         Door { words: format!("{place}  token = var.token"), secrets: vec![token.clone()] },
         Door { words: certificate, secrets: vec![middle(&identity)] },
         Door { words: "  config_content = var.content".into(), secrets: vec![token.clone(), CANARY.into()] },
@@ -126,7 +126,7 @@ async fn no_secret_of_the_provider_comes_out_anywhere() -> Result<()> {
     ];
     let ask = "data \"holdfast_nodes\" \"all\" {}\noutput \"first\" {\n  value = data.holdfast_nodes.all.nodes[0].name\n}";
     let names = variables(&["token", "key", "content", "broken", "secret"]);
-    for (doors, works) in [(&fine, true), (&failing, false)] {
+    for (doors, works) in [(&working, true), (&failing, false)] {
         for Door { words, secrets } in doors {
             desk.terraform.configure(&format!("{names}provider \"holdfast\" {{\n{words}\n}}\n{ask}"))?;
             let Search { worked, all } = searched(&desk.terraform, secrets, words)?;

@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_comes_out_again_as_a_program_compressed_or_not() {
-        let bytes = [7; 100_000];
+        let bytes = vec![7; 100_000];
         for (method, most) in [(CompressionMethod::Stored, 101_000), (CompressionMethod::Deflated, 1_000)] {
             let packed = zipped("program", &bytes, method).unwrap();
             assert!(packed.len() < most, "{method}");

@@ -93,7 +93,7 @@ pub(crate) enum Error {
     Exists,
     /// What is written beside an object exists already.
     #[error("{} {} exists already", .0.kind.kind, .0.id())]
-    Beside(Target),
+    Beside(Box<Target>),
     #[error("it was deleted")]
     Deleted,
     #[error("another object has taken its place")]

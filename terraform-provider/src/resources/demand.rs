@@ -193,8 +193,8 @@ impl Atom {
             return Side::read(side, |number| number.parse().ok()).map(Self::Bytes);
         }
         if let Some(comparison) = text.strip_prefix("quantity(self).compareTo(quantity('") {
-            let (size, side) = comparison.split_once("')) ")?;
-            let bytes = i128::from(Quantity::from(size).bytes().ok()?);
+            let (limit, side) = comparison.split_once("')) ")?;
+            let bytes = i128::from(Quantity::from(limit).bytes().ok()?);
             return Side::read(side, |zero| (zero == "0").then_some(bytes)).map(Self::Size);
         }
         if let Some(side) = text.strip_prefix("self ") {

@@ -282,11 +282,10 @@ impl Form {
     /// What is there, in the spelling of what was known where that means the same.
     pub(crate) fn spelled(&self, known: &Value, live: Value) -> Value {
         match (self, known, live) {
-            (_, Value::Unknown(_), live) => live,
             (Self::Object(fields), Value::Object(_), live @ Value::Object(_)) => {
                 spelled_all(fields, known, &live)
             }
-            (Self::Object(_), _, live) => live,
+            (Self::Object(_), _, live) | (_, Value::Unknown(_), live) => live,
             (Self::List(form), Value::List(known), Value::List(live)) if !known.is_empty() => {
                 let known = |index, live: &Value| {
                     named(known, live).or_else(|| known.get(index)).unwrap_or(&Value::Null)
@@ -467,16 +466,31 @@ pub(crate) fn snake(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kube::CustomResourceExt;
+
     use super::*;
+
+    #[test]
+    fn an_empty_object_says_something_unless_the_api_writes_it_by_itself() {
+        let network = Fields::of(&holdfast_api::VirtualMachineNetwork::crd()).spec;
+        let live = value_all(&network, &serde_json::json!({"nat": {}}));
+        let imported = spelled_all(&network, &Value::Null, &live);
+        assert!(!imported.attribute("nat").is_null() && imported.attribute("isolated").is_null());
+        let nat = &network.iter().find(|field| field.attribute == "nat").unwrap().form;
+        assert!(!nat.same(imported.attribute("nat"), &Value::Null));
+
+        let machine = Fields::of(&holdfast_api::VirtualMachine::crd()).spec;
+        let live = value_all(&machine, &serde_json::json!({"cloudInit": {}}));
+        assert!(spelled_all(&machine, &Value::Null, &live).attribute("cloud_init").is_null());
+    }
 
     #[test]
     fn a_text_is_the_same_in_every_unicode_form() {
         let (composed, taken_apart) = ("M\u{fc}ller", "Mu\u{308}ller");
         let text = Form::Text(Vec::new());
         assert_eq!(text.value(&taken_apart.into()), Value::from(composed));
-        assert_eq!(Form::Texts.value(&serde_json::json!({"a": taken_apart})).to_owned(), {
-            Value::Map([("a".to_owned(), Value::from(composed))].into())
-        });
+        let texts = Value::Map([("a".to_owned(), Value::from(composed))].into());
+        assert_eq!(Form::Texts.value(&serde_json::json!({"a": taken_apart})), texts);
         assert_eq!(text.value(&"#cloud-config\n".into()), Value::from("#cloud-config\n"));
     }
 }

@@ -84,7 +84,7 @@ fn covers<K: Kind>(rows: &[Row]) {
     ruled(spec, "", &mut expected);
     let plain = |pointer: &str| {
         let parts = pointer.split('/').skip(1).filter(|part| part.parse::<usize>().is_err());
-        parts.map(|part| format!("/{part}")).collect::<String>()
+        parts.fold(String::new(), |path, part| path + "/" + part)
     };
     let found: BTreeSet<_> = rows.iter().map(|row| plain(row.pointer)).collect();
     let missing: Vec<_> = expected.difference(&found).collect();

@@ -130,16 +130,13 @@ impl Kind for VirtualMachine {
         }
         let changed = changed_data(prior.attribute("cloud_init"), decision.planned.attribute("cloud_init"));
         let Some((attribute, mark)) = changed else { return };
-        match text(decision.planned.attribute(ON_CHANGE)).as_str() {
+        let on_change = decision.planned.attribute(ON_CHANGE);
+        // Not known yet: it may come to be `reboot`, and the plan must leave room for that.
+        let mark = if matches!(on_change, Value::Unknown(_)) { Value::UNKNOWN } else { mark };
+        match text(on_change).as_str() {
             "replace" => decision.replace.push(Path::of("cloud_init").attribute(&attribute)),
-            "reboot" => {
-                for path in [&["cloud_init", "reseed"][..], &["restart_request"]] {
-                    let configured = path.iter().fold(config, |value, name| value.attribute(name));
-                    if configured.is_null() {
-                        decision.set(path, mark.clone());
-                    }
-                }
-            }
+            "reboot" => remake(config, decision, &mark),
+            _ if !on_change.is_known() => remake(config, decision, &mark),
             _ => {
                 let detail = "The running guest keeps the data it has: cloud-init runs once. Set on_user_data_change to \
                               reboot or replace to bring the change into the guest.";
@@ -224,7 +221,7 @@ impl Kind for VirtualMachine {
         let found = patience.with(cluster.get(&secret)).await??;
         let label = owner_label(target);
         if found.is_some_and(|it| label.iter().any(|(key, name)| it.labels().get(key) != Some(name))) {
-            return Err(Error::Beside(secret));
+            return Err(Error::Beside(Box::new(secret)));
         }
         cluster.replace(&secret, &body, patience).await.map(drop)
     }
@@ -353,6 +350,16 @@ fn same_placement(one: &Value, other: &Value) -> bool {
         said => Some(said.clone()),
     };
     ["node_name", "node_selector"].iter().all(|name| says(one, name) == says(other, name))
+}
+
+/// Another first boot, by values that are new because of the change; what the configuration says stands.
+fn remake(config: &Value, decision: &mut Decision, mark: &Value) {
+    for path in [&["cloud_init", "reseed"][..], &["restart_request"]] {
+        let configured = path.iter().fold(config, |value, name| value.attribute(name));
+        if configured.is_null() {
+            decision.set(path, mark.clone());
+        }
+    }
 }
 
 /// Which data changed, and a value that is new because of it.

@@ -98,7 +98,7 @@ impl Pen {
     fn roll(&self, what: &str, edition: Edition, limit: usize) -> usize {
         let start = self.sample.seed
             ^ (self.sample.number as u64) << 20
-            ^ ((edition == Edition::Second) as u64) << 60;
+            ^ u64::from(edition == Edition::Second) << 60;
         // FNV-1a, then the end of SplitMix64 so that near inputs give far outputs.
         let mixed = what.bytes().fold(start ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
