@@ -5,7 +5,6 @@ pub mod samples;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -74,7 +73,9 @@ impl Workspace {
         }
         let provider = peer::ours("terraform-provider-holdfast")?;
         let link = package.join(format!("terraform-provider-holdfast_v{VERSION}"));
-        symlink(provider, link).context("could not put the provider into the mirror")?;
+        // The file itself, so that a build meanwhile does not change what the lock file has the hash of.
+        let linked = fs::hard_link(&provider, &link).or_else(|_| fs::copy(&provider, &link).map(drop));
+        linked.context("could not put the provider into the mirror")?;
         let mirror = folder.join("mirror").display().to_string();
         let settings =
             format!("provider_installation {{\n  filesystem_mirror {{ path = \"{mirror}\" }}\n}}\n");
