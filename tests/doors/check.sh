@@ -8,6 +8,12 @@ source "$(dirname "$0")/stage.sh"
 need_cargo
 crates=(holdfast-api holdfast-controller holdfast-node terraform-provider-holdfast holdfast-tests)
 
+case ${1:-} in
+    "") ;;
+    --together) crates=() ;;
+    *) refuse "\"$1\" is no option; the only one is --together" ;;
+esac
+
 stage "format"
 cargo fmt --all --check
 # No package brings Terraform: who changes an example has it.
@@ -20,7 +26,6 @@ while IFS= read -r script; do bash -n "$script"; done < <(git ls-files '*.sh' .c
 stage "lints"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 # Alone, a crate cannot live on features another one switched on.
-[ "${1:-}" != --together ] || crates=()
 for crate in "${crates[@]}"; do
     stage "$crate alone"
     cargo check --locked -p "$crate"

@@ -14,7 +14,7 @@ readonly long_only=(
     make_demo_leads_into_a_guest_can_be_repeated_and_leaves_nothing
     cloud_init_of_debian_makes_the_guest_answer_ssh
 )
-readonly without_guests=" crashes enrolment installable package placement policies refusals rights terraform terraform_faults terraform_login terraform_secrets "
+readonly without_guests=" crashes enrolment installable package placement policies refusals rights terraform terraform_faults terraform_login terraform_property terraform_secrets "
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 
