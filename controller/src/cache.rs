@@ -24,9 +24,6 @@ const WATCH_SECONDS: u32 = 60;
 const PAGE: u32 = 50;
 /// A new list now and then, in case a watch missed something; stretched by up to a half so that kinds do not align.
 const RESYNC: Duration = Duration::from_secs(600);
-/// The first of them comes early: a watch begun while the API server was still settling new kinds was once seen to miss
-/// the first object of one.
-const FIRST_RESYNC: Duration = Duration::from_secs(20);
 /// How long an object of our own making may be missing from the watch before we believe that it is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -130,7 +127,6 @@ async fn follow<K>(
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let mut resync = FIRST_RESYNC;
     loop {
         let events = watcher(api.clone(), config.clone())
             .default_backoff()
@@ -138,9 +134,8 @@ async fn follow<K>(
                 object.managed_fields_mut().clear();
                 leave_out(object);
             })
-            .take_until(tokio::time::sleep(jitter::stretched(resync)));
+            .take_until(tokio::time::sleep(jitter::stretched(RESYNC)));
         fill(events, &mut writer, &wake).await;
-        resync = RESYNC;
     }
 }
 

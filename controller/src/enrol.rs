@@ -260,6 +260,7 @@ fn admit(
     match signing::next(world, request, checked) {
         Signing::Do(write) => Some(write),
         Signing::Wait => None,
+        Signing::Late(message) => report(world, request, "WaitsForSignature", message),
         Signing::Failed(message) => report(world, request, "SigningFailed", message),
         Signing::Signed(certificate) => Some(issue(world, request, &node.object, certificate, why)),
     }

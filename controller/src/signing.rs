@@ -7,6 +7,7 @@ use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
 use crate::csr::Checked;
@@ -15,10 +16,15 @@ use crate::write::{Kind, Target, Verb, Write, json};
 
 /// Signs client certificates of the API server; k3s and kubeadm clusters have it.
 const SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+/// A cluster signs within a second; one that has not by now may have nobody who does, and the person who waits shall know.
+const SOON: SignedDuration = SignedDuration::from_secs(10);
+
 /// How far the request to the cluster is.
 pub(crate) enum Signing {
     Do(Write),
     Wait,
+    /// The cluster is slow to sign, or never will; the sentence says what to look at.
+    Late(String),
     Failed(String),
     /// The certificate, PEM.
     Signed(String),
@@ -52,9 +58,21 @@ pub(crate) fn next(world: &World, enrolment: &NodeEnrolment, checked: &Checked) 
         };
     }
     if says("Approved").is_some() {
-        return Signing::Wait;
+        return waits(world, request);
     }
     Signing::Do(approve(world, request))
+}
+
+fn waits(world: &World, request: &CertificateSigningRequest) -> Signing {
+    let made = request.creation_timestamp().map_or(world.now.0, |made| made.0);
+    if world.now.0.duration_since(made) < SOON {
+        return Signing::Wait;
+    }
+    Signing::Late(format!(
+        "CertificateSigningRequest {} is approved and waits for the cluster to sign it: the signer {SIGNER} must be at \
+         work there (kube-controller-manager with --cluster-signing-cert-file)",
+        request.name_any()
+    ))
 }
 
 /// One per enrolment object: one that is made again has another UID and asks again.

@@ -71,15 +71,6 @@ need_fresh_cluster() {
         refuse "the cluster of $given has Holdfast already; give one that has not, or see docs/two-hosts-and-k3s.md to add a host to this one"
 }
 
-# SSH answers some seconds after the address is known.
-wait_for_ssh() {
-    local deadline=$((SECONDS + 600))
-    until "$site" ssh web -- true 2>/dev/null; do
-        [ $SECONDS -lt $deadline ] || refuse "web does not answer to SSH; see its serial log below $folder/hosts"
-        sleep 2
-    done
-}
-
 apply() {
     eval "$("$site" env)"
     stage "kubectl apply -f examples/vm.yaml"
@@ -89,7 +80,6 @@ apply() {
     kubectl wait --for=condition=AddressKnown --timeout=600s hvm/web
     kubectl get hvm
     stage "ssh: cloud-init status --wait"
-    wait_for_ssh
     "$site" ssh web -- cloud-init status --wait
 }
 

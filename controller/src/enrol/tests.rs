@@ -121,6 +121,26 @@ fn a_controller_that_dies_after_any_write_is_finished_by_the_next() {
 }
 
 #[test]
+fn a_cluster_that_does_not_sign_is_named_to_who_waits() {
+    let mut model = open();
+    asks(&mut model, "edge-1-a", "edge-1", &key());
+    run(&mut model);
+    let signed = model.targets(Kind::SigningRequest).remove(0);
+    let certificate = model.objects.get_mut(&signed).unwrap()["status"]["certificate"].take();
+    model.objects.get_mut(&target("edge-1-a")).unwrap()["status"] = json!({});
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-a"), (false, String::new()), "it has just begun to wait");
+
+    model.second += 11;
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-a"), (false, "WaitsForSignature".to_owned()));
+
+    model.objects.get_mut(&signed).unwrap()["status"]["certificate"] = certificate;
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-a"), (true, "CertificateIssued".to_owned()));
+}
+
+#[test]
 fn a_lease_that_was_deleted_is_made_again() {
     let mut model = open();
     asks(&mut model, "edge-1-a", "edge-1", &key());

@@ -117,9 +117,9 @@ impl ControlPlane {
         self.apiserver = None;
     }
 
-    /// The ends of the logs that explain failures: the controller manager's is long and never did.
+    /// The ends of the logs that explain failures.
     pub fn logs(&self) -> String {
-        let processes = [&self.kine, &self.apiserver];
+        let processes = [&self.kine, &self.apiserver, &self.manager];
         let part = |process: &Process| heading(process.name(), process.log());
         processes.into_iter().flatten().map(part).collect()
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use holdfast_api::VirtualMachine;
@@ -13,6 +14,8 @@ use crate::guest::{Guest, init_pid};
 use crate::kubectl::Kubectl;
 use crate::{kubeconfig, site};
 
+/// Several times what an emulated guest needs from its address to its SSH server.
+const SSH_LIMIT: Duration = Duration::from_secs(600);
 /// The user of the Debian image's cloud-init.
 const GUEST_USER: &str = "debian";
 
@@ -36,9 +39,13 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
-/// Becomes an SSH session into a virtual machine, or runs words in it.
+/// Becomes an SSH session into a virtual machine, or runs words in it. A guest has an address before it answers to SSH.
 pub async fn ssh(folder: &Folder, namespace: &str, machine: &str, words: &[String]) -> Result<()> {
     let guest = find_guest(folder, namespace, machine).await?;
+    if guest.run(&["true"]).is_err() {
+        writeln!(io::stderr(), "{machine} still boots; waiting until it answers to SSH").ok();
+        guest.wait_ssh(SSH_LIMIT).await?;
+    }
     let mut command = guest.ssh(&[])?;
     command.args(words);
     // Only returns when it could not.
