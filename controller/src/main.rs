@@ -39,10 +39,17 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
 use holdfast_api::names::SYSTEM_NAMESPACE;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged unless `RUST_LOG` says otherwise. The client's own words repeat each error that we report.
-const LOGGED: &str = "info,kube_client=off";
+/// What is logged: what `RUST_LOG` says, or info. The client's own words repeat each error that we report.
+fn logged() -> Targets {
+    let asked = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let usual = Targets::new().with_default(LevelFilter::INFO).with_target("kube_client", LevelFilter::OFF);
+    asked.unwrap_or(usual)
+}
 
 /// The Holdfast controller.
 #[derive(Parser)]
@@ -102,12 +109,12 @@ fn main() -> Result<()> {
 
 #[tokio::main]
 async fn start(run: Run) -> Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::registry().with(logged());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if run.log_json {
-        log.json().init();
+        log.with(lines.json()).init();
     } else {
-        log.init();
+        log.with(lines).init();
     }
     run::run(run::Options {
         listen: run.listen,

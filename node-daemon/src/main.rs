@@ -16,6 +16,7 @@ mod image;
 mod jitter;
 mod libvirt;
 mod log;
+mod memory;
 mod network;
 mod node;
 mod objects;
@@ -31,7 +32,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    // Before anything else: the first use of TLS without a provider would panic. It fails only if one is there already.
+    memory::keep_little();
+    // The first use of TLS without a provider would panic. It fails only if one is there already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     args::Args::parse().run()
 }

@@ -76,7 +76,7 @@ release_services() {
 
 # One at a time; apt keeps the lock of a run that was killed until it ends itself.
 take_lock() {
-    exec 8>/run/lock/holdfast-packages
+    exec 8>/run/holdfast-packages.lock
     flock 8
 }
 

@@ -1,4 +1,5 @@
-//! The few C functions that `virt` 0.5 does not wrap, or wraps with a leak. The only file with `unsafe` in the daemon.
+//! The few C functions that `virt` 0.5 does not wrap, or wraps with a leak. The only file with `unsafe` in the
+//! daemon but `memory.rs`.
 //!
 //! - the event loop and the lifecycle and close callbacks (not wrapped);
 //! - interface addresses (`virt` drops the C structs without `virDomainInterfaceFree`, a leak of every poll);

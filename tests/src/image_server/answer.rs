@@ -121,8 +121,9 @@ impl Sending {
         if !self.pause.is_zero() {
             tokio::time::sleep(self.pause).await;
         }
-        let mut chunk = Vec::new();
-        (&mut self.file).take(room).read_to_end(&mut chunk).await?;
+        // All of its room at once: a vector that grows would ask for a few bytes at a time, each in a thread of its own.
+        let mut chunk = Vec::with_capacity(usize::try_from(room).unwrap_or_default());
+        (&mut self.file).take(room).read_buf(&mut chunk).await?;
         if chunk.is_empty() {
             return Ok(None);
         }
