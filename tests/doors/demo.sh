@@ -75,12 +75,20 @@ apply() {
     eval "$("$site" env)"
     stage "kubectl apply -f examples/vm.yaml"
     kubectl apply -f examples/vm.yaml
-    kubectl wait --for=condition=Ready --timeout=300s hvm/web
+    await Ready 300s
     stage "waiting for its address (the guest boots; emulated, that takes two minutes)"
-    kubectl wait --for=condition=AddressKnown --timeout=600s hvm/web
+    await AddressKnown 600s
     kubectl get hvm
     stage "ssh: cloud-init status --wait"
     "$site" ssh web -- cloud-init status --wait
+}
+
+# Says why when it does not come: the machine's conditions and events name the reason.
+await() {
+    kubectl wait --for="condition=$1" --timeout="$2" hvm/web || {
+        kubectl describe hvm web >&2
+        refuse "the virtual machine did not become $1; its conditions and events above say why. The site stays up, its logs lie in $folder; \`make demo-down\` removes it"
+    }
 }
 
 next() {

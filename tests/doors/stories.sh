@@ -13,6 +13,7 @@ source "$(dirname "$0")/stage.sh"
 readonly long_only=(
     make_demo_leads_into_a_guest_can_be_repeated_and_leaves_nothing
     cloud_init_of_debian_makes_the_guest_answer_ssh
+    the_example_of_a_cluster_is_three_guests_that_find_each_other
 )
 readonly without_guests=" crashes enrolment installable package placement policies refusals rights terraform terraform_faults terraform_login terraform_property terraform_secrets "
 results=$(mktemp -d)

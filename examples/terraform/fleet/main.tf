@@ -44,6 +44,6 @@ output "addresses" {
 }
 
 output "nodes" {
-  description = "How many machines each node has, these and others."
-  value       = { for node in data.holdfast_nodes.all.nodes : node.name => length(node.status.virtual_machines) }
+  description = "The nodes that take machines, as `node` of a machine may name them."
+  value       = [for node in data.holdfast_nodes.all.nodes : node.name if !try(node.unschedulable, false)]
 }

@@ -8,7 +8,7 @@ variable "machines" {
   description = "The machines by their names. What is left out has the value that stands here."
   type = map(object({
     cpu     = optional(number, 1)
-    memory  = optional(string, "128Mi")
+    memory  = optional(string, "256Mi") # what the firmware and tiny need together
     data    = optional(string)
     node    = optional(string)
     running = optional(bool, true)

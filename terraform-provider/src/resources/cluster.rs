@@ -6,6 +6,7 @@
 //! - **Waiting watches**: it ends at the deadline, at the user's interrupt, or when the object says so.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -92,7 +93,7 @@ pub(crate) enum Error {
     #[error("it exists already")]
     Exists,
     /// What is written beside an object exists already.
-    #[error("{} {} exists already", .0.kind.kind, .0.id())]
+    #[error("{} exists already", .0)]
     Beside(Box<Target>),
     #[error("it was deleted")]
     Deleted,
@@ -117,6 +118,17 @@ impl Target {
             self.name.clone()
         } else {
             format!("{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    /// Such as `VirtualMachine shop/web`; a whole kind is `all HypervisorNodes`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.is_empty() {
+            write!(f, "all {}s", self.kind.kind)
+        } else {
+            write!(f, "{} {}", self.kind.kind, self.id())
         }
     }
 }

@@ -26,73 +26,71 @@ pub(crate) struct Attempt<'a> {
 impl Attempt<'_> {
     /// The failure in words.
     pub(crate) fn failed(&self, error: &Error) -> Diagnostics {
-        let (kind, id) = (&self.target.kind.kind, self.target.id());
+        let target = self.target;
         let whole = |summary: &str, detail: String| Diagnostic::error(Path::root(), summary, detail).into();
         match error {
             Error::Exists => {
                 let detail = format!(
-                    "{kind} {id} exists already and is not taken over. Choose another name, or bring it under this \
-                     resource: terraform import {}.<name> {id}",
-                    self.resource
+                    "{target} exists already and is not taken over. Choose another name, or bring it under this \
+                     resource: terraform import {}.<name> {}",
+                    self.resource,
+                    target.id()
                 );
                 Diagnostic::error(Path::of("name"), "Object exists already", detail).into()
             }
             Error::Beside(other) => {
-                let (other_kind, other_id) = (&other.kind.kind, other.id());
+                let id = self.target.id();
                 let detail = format!(
-                    "{other_kind} {other_id} exists already and is of another maker, and {kind} {id} needs that name for \
-                     its write-only data. Choose another name for {id}, or delete {other_id}."
+                    "{other} exists already and is of another maker, and {target} needs that name for \
+                     its write-only data. Choose another name for {id}, or delete {other}."
                 );
                 whole("Object beside it exists already", detail)
             }
             Error::Unanswered(cause) => {
                 let detail = format!(
-                    "{kind} {id} may have been made, but nobody said so: {}. The state remembers the attempt. Apply again \
+                    "{target} may have been made, but nobody said so: {}. The state remembers the attempt. Apply again \
                      once the API answers: what this attempt made is recognised, and nothing else is taken over.",
                     chain(cause)
                 );
                 whole("API did not answer", detail)
             }
             Error::Deleted => {
-                let detail = format!("{kind} {id} is not there any more. Plan again to create it.");
+                let detail = format!("{target} is not there any more. Plan again to create it.");
                 whole("Object was deleted meanwhile", detail)
             }
             Error::Replaced => {
                 let detail = format!(
-                    "Another object has the name of {kind} {id} now; it was left alone. Plan again to see what is there."
+                    "Another object has the name of {target} now; it was left alone. Plan again to see what is there."
                 );
                 whole("Object was replaced meanwhile", detail)
             }
             Error::Cancelled => {
-                let detail = format!(
-                    "What exists of {kind} {id} is in the state. Apply again to go on, or destroy it."
-                );
+                let detail =
+                    format!("What exists of {target} is in the state. Apply again to go on, or destroy it.");
                 whole("Interrupted", detail)
             }
             Error::Late => whole(
                 "Time is over",
-                format!(
-                    "{kind} {id} took longer than allowed. Look at it, or set a longer time in timeouts."
-                ),
+                format!("{target} took longer than allowed. Look at it, or set a longer time in timeouts."),
             ),
             Error::Api(kube::Error::Api(status)) => self.refused(status),
             Error::Away { .. } => {
                 let detail = format!(
-                    "Could not {} {kind} {id}: {}. See that the address is right and the API runs.",
+                    "Could not {} {target}: {}. See that the address is right and the API runs.",
                     self.verb,
                     chain(error)
                 );
                 whole("API does not answer", detail)
             }
             error => {
-                let detail = format!("Could not {} {kind} {id}: {}.", self.verb, chain(error));
+                let detail = format!("Could not {} {target}: {}.", self.verb, chain(error));
                 whole("API cannot be used", detail)
             }
         }
     }
 
     fn refused(&self, status: &Status) -> Diagnostics {
-        let (kind, id) = (&self.target.kind.kind, self.target.id());
+        let target = self.target;
         let details = status.details.as_ref();
         if status.is_conflict() {
             return self.conflict(status, details);
@@ -101,7 +99,7 @@ impl Attempt<'_> {
             401 => (
                 "API does not accept the credentials",
                 format!(
-                    "Could not {} {kind} {id}: {}. A token or certificate may have expired: renew it in the provider \
+                    "Could not {} {target}: {}. A token or certificate may have expired: renew it in the provider \
                      block, its environment or its kubeconfig.",
                     self.verb, status.message
                 ),
@@ -109,15 +107,17 @@ impl Attempt<'_> {
             403 => (
                 "Not allowed",
                 format!(
-                    "Could not {} {kind} {id}: {}. Ask for that right in a Role, or use other credentials.",
-                    self.verb, status.message
+                    "Could not {} {target}: {}. Ask for that right in a {}, or use other credentials.",
+                    self.verb,
+                    status.message,
+                    if target.namespace.is_empty() { "ClusterRole" } else { "Role" }
                 ),
             ),
             404 if details.is_none_or(|it| it.name.is_empty()) => (
                 "Holdfast is not installed on this cluster",
                 format!(
-                    "The cluster does not know the kind {kind} of {}. Install Holdfast, or choose another cluster.",
-                    self.target.kind.api_version
+                    "The cluster does not know the kind {} of {}. Install Holdfast, or choose another cluster.",
+                    target.kind.kind, target.kind.api_version
                 ),
             ),
             _ => return self.invalid(status, details),
@@ -127,27 +127,27 @@ impl Attempt<'_> {
 
     /// One message for each cause, beside its attribute.
     fn invalid(&self, status: &Status, details: Option<&StatusDetails>) -> Diagnostics {
-        let (kind, id) = (&self.target.kind.kind, self.target.id());
+        let target = self.target;
         let causes = details.map(|it| it.causes.as_slice()).unwrap_or_default();
         let mut diagnostics = Diagnostics::new();
         for cause in causes {
             let at = self.at(&cause.field);
-            diagnostics.error(at, "Refused by the API", format!("{kind} {id}: {}.", cause.message));
+            diagnostics.error(at, "Refused by the API", format!("{target}: {}.", cause.message));
         }
         if diagnostics.is_empty() {
-            let detail = format!("Could not {} {kind} {id}: {}.", self.verb, status.message);
+            let detail = format!("Could not {} {target}: {}.", self.verb, status.message);
             diagnostics.error(Path::root(), "Refused by the API", detail);
         }
         diagnostics
     }
 
     fn conflict(&self, status: &Status, details: Option<&StatusDetails>) -> Diagnostics {
-        let (kind, id) = (&self.target.kind.kind, self.target.id());
+        let target = self.target;
         let causes = details.map(|it| it.causes.as_slice()).unwrap_or_default();
         let mut diagnostics = Diagnostics::new();
         for cause in causes.iter().filter(|cause| cause.reason == "FieldManagerConflict") {
             let detail = format!(
-                "{kind} {id}: {} at {}. Let the other manager give the field up, leave it out here, or set \
+                "{target}: {} at {}. Let the other manager give the field up, leave it out here, or set \
                  force_conflicts in the provider to take it over.",
                 cause.message, cause.field
             );
@@ -158,7 +158,7 @@ impl Attempt<'_> {
             );
         }
         if diagnostics.is_empty() {
-            let detail = format!("Could not {} {kind} {id}: {}. Plan again.", self.verb, status.message);
+            let detail = format!("Could not {} {target}: {}. Plan again.", self.verb, status.message);
             diagnostics.error(Path::root(), "Object changed meanwhile", detail);
         }
         diagnostics

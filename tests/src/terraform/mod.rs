@@ -110,6 +110,19 @@ impl Workspace {
         files::write(&self.work().join("main.tf"), text)
     }
 
+    /// Takes an example of the repository as it stands, for a namespace.
+    pub fn take_example(&self, name: &str, namespace: &str) -> Result<()> {
+        let folder = peer::repository().join("examples/terraform").join(name);
+        for entry in fs::read_dir(&folder).with_context(|| format!("no example {name}"))? {
+            let file = entry.context("could not list the example")?;
+            fs::copy(file.path(), self.work().join(file.file_name()))
+                .context("could not copy the example")?;
+        }
+        // Terraform merges a file of this name over the blocks of the others.
+        let namespace = format!("provider \"holdfast\" {{\n  namespace = \"{namespace}\"\n}}\n");
+        files::write(&self.work().join("override.tf"), namespace)
+    }
+
     /// A command that is not started yet.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
@@ -152,6 +165,11 @@ impl Workspace {
     /// Applies a configuration; the plan after it must be empty.
     pub fn apply(&self, configuration: &str) -> Result<()> {
         self.configure(configuration)?;
+        self.apply_what_stands()
+    }
+
+    /// Applies what lies in the workspace; the plan after it must be empty.
+    pub fn apply_what_stands(&self) -> Result<()> {
         self.succeed(&["apply", "-auto-approve", PARALLEL])?;
         self.must_be_settled()
     }
