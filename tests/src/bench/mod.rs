@@ -9,6 +9,7 @@ mod idle;
 mod import;
 mod report;
 mod row;
+mod server;
 mod start;
 mod stats;
 mod writes;

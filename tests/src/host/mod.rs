@@ -15,6 +15,7 @@ mod devices;
 mod libvirt;
 mod power;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -113,6 +114,13 @@ impl Host {
         self.create_bridge(bridge)?;
         self.bridges.push(bridge.to_owned());
         Ok(())
+    }
+
+    /// Listens on a free loopback port of the host.
+    pub fn listen(&self) -> Result<TcpListener> {
+        // A socket belongs to the network of the thread that makes it.
+        let listener = self.power()?.spawner().run(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        listener.with_context(|| format!("could not listen in {}", self.name))
     }
 
     /// Opens a relay from a loopback port of the host to `outside` (`host:port`), now and at every boot.
