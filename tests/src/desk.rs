@@ -5,10 +5,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use holdfast_api::{SSHKey, VirtualMachine};
+use holdfast_api::{HypervisorNode, SSHKey, VirtualMachine};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use serde_json::json;
 
 use crate::office::Office;
 use crate::scene::{ONE_AT_A_TIME, Scene};
@@ -72,6 +74,14 @@ impl Desk {
         Api::namespaced(self.admin.clone(), "default")
     }
 
+    /// Lets the node take a hundred machines of one processor each.
+    pub async fn make_room(&self) -> Result<()> {
+        let nodes: Api<HypervisorNode> = Api::all(self.admin.clone());
+        let spec = json!({"spec": {"cpuOvercommit": 16}});
+        let patched = nodes.patch("a", &PatchParams::default(), &Patch::Merge(spec)).await;
+        patched.map(drop).context("could not make room on the node")
+    }
+
     /// A token that may do all an administrator may.
     pub async fn token(&self) -> Result<String> {
         let kubeconfig = self.office.plane().kubeconfig();
@@ -118,6 +128,21 @@ resource "holdfast_virtual_machine" "web" {{
   ]
   interfaces = [{{ name = "lan", network = holdfast_network.lan.name }}]
 {more}
+}}
+"#
+    )
+}
+
+/// So many machines `m-0`, `m-1`, …, each of which needs nothing but its node.
+pub fn machines(count: usize) -> String {
+    format!(
+        r#"
+resource "holdfast_virtual_machine" "m" {{
+  count  = {count}
+  name   = "m-${{count.index}}"
+  cpu    = 1
+  memory = "64Mi"
+  disks  = [{{ name = "root", size = "1Gi", blank = true }}]
 }}
 "#
     )

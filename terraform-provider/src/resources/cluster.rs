@@ -2,13 +2,13 @@
 //!
 //! - **Create never adopts**: the object must not be there, and the server refuses the apply if it is (`call.rs`).
 //! - **Update and delete carry the UID**: what took an object's place is neither overwritten nor deleted.
-//! - **A plan reads each kind and namespace once**: one list, shared by all that wait for it, forgotten at a write.
+//! - **A plan reads each kind and namespace once** (`reading.rs`).
 //! - **Waiting watches**: it ends at the deadline, at the user's interrupt, or when the object says so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
@@ -23,14 +23,14 @@ use super::access::{self, Access};
 use super::timeouts;
 
 mod call;
+mod reading;
 mod writing;
 
 pub(crate) use call::Create;
+use reading::Lists;
 
 /// Field manager of everything we write.
 pub(crate) const MANAGER: &str = "terraform-provider-holdfast";
-/// Objects per page of a list.
-const PAGE: u32 = 500;
 /// The server ends a watch before this; then everything is read again.
 const WATCH_SECONDS: u32 = 290;
 /// Between two tries while the API is away.
@@ -39,6 +39,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const TELL: Duration = Duration::from_secs(10);
 /// Events that explain a failure; older ones rarely do.
 const EVENTS: usize = 5;
+/// Of this many the last ones are chosen; an object has fewer, since events go after an hour.
+const EVENTS_READ: u32 = 500;
 
 /// The API, as far as it is known how to reach it.
 pub(crate) struct Cluster {
@@ -50,11 +52,8 @@ pub(crate) struct Cluster {
     host: OnceLock<String>,
     /// Whether anything ever came back from there.
     answered: AtomicBool,
-    lists: Mutex<HashMap<Place, Arc<OnceCell<Listing>>>>,
+    lists: Lists,
 }
-
-/// A kind, by its plural, and a namespace.
-type Place = (String, String);
 
 /// One object, there or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,12 +102,6 @@ pub(crate) enum Error {
     Late,
     #[error("interrupted")]
     Cancelled,
-}
-
-/// All objects of a kind in a namespace, or none where the list is refused and each must be asked for.
-enum Listing {
-    Whole(HashMap<String, DynamicObject>),
-    Refused,
 }
 
 impl Target {
@@ -163,7 +156,7 @@ impl Cluster {
             client: OnceCell::new(),
             host: OnceLock::new(),
             answered: AtomicBool::new(false),
-            lists: Mutex::default(),
+            lists: Lists::default(),
         }
     }
 
@@ -206,42 +199,6 @@ impl Cluster {
         } else {
             Api::namespaced_with(client, &target.namespace, &target.kind)
         })
-    }
-
-    /// The object, from the list that all readers share.
-    pub(crate) async fn find(&self, target: &Target) -> Result<Option<DynamicObject>, Error> {
-        let place = (target.kind.plural.clone(), target.namespace.clone());
-        let cell = {
-            let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(lists.entry(place).or_default())
-        };
-        match cell.get_or_try_init(|| self.listing(target)).await? {
-            Listing::Whole(objects) => Ok(objects.get(&target.name).cloned()),
-            Listing::Refused => self.get(target).await,
-        }
-    }
-
-    async fn listing(&self, target: &Target) -> Result<Listing, Error> {
-        match self.list(target).await {
-            Ok(objects) => Ok(Listing::Whole(objects.into_iter().map(|it| (it.name_any(), it)).collect())),
-            Err(Error::Api(kube::Error::Api(status))) if status.is_forbidden() => Ok(Listing::Refused),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// All objects of the target's kind and namespace.
-    pub(crate) async fn list(&self, target: &Target) -> Result<Vec<DynamicObject>, Error> {
-        let api = self.api(target).await?;
-        let mut params = ListParams::default().limit(PAGE);
-        let mut all = Vec::new();
-        loop {
-            let page = self.heard(api.list(&params).await)?;
-            all.extend(page.items);
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(all),
-            }
-        }
     }
 
     /// The object as it is now.
@@ -327,7 +284,7 @@ impl Cluster {
         let (Ok(client), Some(uid)) = (self.client().await, object.uid()) else { return Vec::new() };
         let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
         let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-        let params = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(PAGE);
+        let params = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(EVENTS_READ);
         let Ok(mut events) = api.list(&params).await.map(|list| list.items) else { return Vec::new() };
         events.sort_by_key(|event| event.metadata.creation_timestamp.clone().map(|time| time.0));
         let told = |event: &Event| {
@@ -335,11 +292,6 @@ impl Cluster {
             format!("{} {}: {}", text(&event.type_), text(&event.reason), text(&event.message))
         };
         events.iter().rev().take(EVENTS).rev().map(told).collect()
-    }
-
-    /// What was listed may be different from now on.
-    fn forget(&self) {
-        self.lists.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

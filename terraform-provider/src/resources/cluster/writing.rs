@@ -111,7 +111,7 @@ impl Cluster {
         let preconditions = Preconditions { uid: uid.map(str::to_owned), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let api = self.api(target).await?;
-        self.forget();
+        let _write = self.lists.write();
         let answer = loop {
             match self.heard(patience.answer(api.delete(&target.name, &params)).await?) {
                 Err(error) if self.asks_again(&error) => self.pause(error, patience).await?,
@@ -148,7 +148,7 @@ impl Cluster {
         let params = PatchParams::apply(MANAGER);
         let params = if self.force { params.force() } else { params };
         let (api, patch) = (self.api(target).await?, Patch::Apply(body));
-        self.forget();
+        let _write = self.lists.write();
         loop {
             match self.heard(patience.answer(api.patch(&target.name, &params, &patch)).await?) {
                 Err(error) if self.asks_again(&error) => self.pause(error, patience).await?,
