@@ -215,15 +215,21 @@ impl Cluster {
         }
     }
 
-    /// Looks at the object again and again, whenever it changes, until there is an answer.
+    /// Looks at the object again and again, whenever it changes, until there is an answer. One that the API has just
+    /// shown is looked at first and not asked for again.
     pub(crate) async fn until<T>(
         &self,
         target: &Target,
+        mut shown: Option<DynamicObject>,
         patience: Patience<'_>,
         mut look: impl FnMut(Option<&DynamicObject>) -> Option<T>,
     ) -> Result<T, Error> {
         loop {
-            let version = match patience.with(self.get(target)).await? {
+            let read = match shown.take() {
+                Some(object) => Ok(Some(object)),
+                None => patience.with(self.get(target)).await?,
+            };
+            let version = match read {
                 Ok(object) => {
                     if let Some(answer) = look(object.as_ref()) {
                         return Ok(answer);

@@ -145,8 +145,8 @@ impl<K: Kind> Managed<K> {
     ) -> (DynamicObject, Diagnostics) {
         let generation = written.metadata.generation;
         let uid = written.uid();
-        let mut last = written;
-        let looked = site.cluster.until(target, patience, |object| {
+        let mut last = written.clone();
+        let looked = site.cluster.until(target, Some(written), patience, |object| {
             let Some(object) = object.filter(|object| object.uid() == uid) else {
                 return Some(Err(Error::Deleted));
             };

@@ -50,7 +50,8 @@ impl Patience<'_> {
 }
 
 impl Cluster {
-    /// Makes the object. One that is being deleted is waited for; one that is there is an error.
+    /// Makes the object. One that is being deleted is waited for; one that is there is an error. The server itself refuses
+    /// to write over one (`call.rs`), so what is in the way is asked for only after a refusal.
     pub(crate) async fn create(
         &self,
         target: &Target,
@@ -58,18 +59,20 @@ impl Cluster {
         create: &Create,
         patience: Patience<'_>,
     ) -> Result<DynamicObject, Error> {
-        if let Some(object) = patience.with(self.get(target)).await?? {
-            if object.metadata.deletion_timestamp.is_none() {
-                return Err(Error::Exists);
+        loop {
+            let error = match self.apply(target, &create.marked(body.clone()), patience).await {
+                Err(error) if leaves_open(&error) => error,
+                settled => return settled,
+            };
+            let found = tokio::time::timeout(GRACE, self.get(target)).await.unwrap_or(Err(Error::Late));
+            match found {
+                Ok(Some(object)) if is_in_the_way(&error) && goes(&object) && !create.made(&object) => {
+                    self.until_gone(target, object.uid().as_deref(), patience).await?;
+                }
+                // It went between the two questions.
+                Ok(None) if is_in_the_way(&error) => self.pause(error, patience).await?,
+                found => return create.settled(error, found),
             }
-            self.until_gone(target, object.uid().as_deref(), patience).await?;
-        }
-        match self.apply(target, &create.marked(body), patience).await {
-            Err(error) if leaves_open(&error) => {
-                let found = tokio::time::timeout(GRACE, self.get(target)).await;
-                create.settled(error, found.unwrap_or(Err(Error::Late)))
-            }
-            settled => settled,
         }
     }
 
@@ -136,7 +139,7 @@ impl Cluster {
         let gone = |object: Option<&DynamicObject>| {
             object.is_none_or(|object| uid.is_some() && object.metadata.uid.as_deref() != uid).then_some(())
         };
-        self.until(target, patience, gone).await
+        self.until(target, None, patience, gone).await
     }
 
     async fn apply(
@@ -184,6 +187,15 @@ fn leaves_open(error: &Error) -> bool {
         Error::Api(kube::Error::Api(status)) => matches!(status.code, 409 | 429 | 500..),
         _ => false,
     }
+}
+
+/// Whether the server found an object of that name.
+fn is_in_the_way(error: &Error) -> bool {
+    matches!(error, Error::Api(kube::Error::Api(status)) if status.is_conflict())
+}
+
+fn goes(object: &DynamicObject) -> bool {
+    object.metadata.deletion_timestamp.is_some()
 }
 
 /// Whether it is worth to ask again, and kube has not done so.
