@@ -7,7 +7,7 @@ need_root "the bench"
 need_cargo
 stage "packages, peers, image"
 tests/peers/packages.sh
-tests/peers/build.sh kubernetes kine
+tests/peers/build.sh kubernetes kine opentofu
 images/tiny/build.sh
 stage "binaries, optimised (15 minutes when cold)"
 cargo build --locked --release --workspace --bins

@@ -7,11 +7,13 @@ mod bare_qemu;
 mod daemon_log;
 mod idle;
 mod import;
+mod provider;
 mod report;
 mod row;
 mod server;
 mod start;
 mod stats;
+mod terraform;
 mod writes;
 
 use anyhow::{Result, bail};
@@ -36,7 +38,10 @@ pub struct Options {
     pub import_mib: u64,
 }
 
-const IDS: [&str; 6] = ["B1", "B5", "B7", "B10", "B13", "B14"];
+/// Rows that need hosts and guests.
+const WITH_HOSTS: [&str; 6] = ["B1", "B5", "B7", "B10", "B13", "B14"];
+/// Rows that need neither.
+const ALONE: [&str; 2] = ["B18", "B19"];
 
 impl Options {
     fn wants(&self, ids: &[&str]) -> bool {
@@ -54,13 +59,20 @@ pub struct Outcome {
 
 /// Measures everything asked for; prints and keeps each row as soon as it is there.
 pub async fn run(options: &Options) -> Result<Outcome> {
-    if let Some(id) = &options.id
-        && !IDS.contains(&id.as_str())
-    {
-        bail!("there is no row {id}: use one of {}", IDS.join(", "));
+    let ids = [WITH_HOSTS.as_slice(), &ALONE].concat();
+    if !options.wants(&ids) {
+        bail!("there is no such row: use one of {}", ids.join(", "));
     }
     let mut report = Report::begin(options)?;
-    story::tell_alone("bench", async |story| measure(story, options, &mut report).await).await?;
+    if options.wants(&["B18"]) {
+        report.add("B18", provider::measure(options.pairs).await)?;
+    }
+    if options.wants(&["B19"]) {
+        report.add("B19", terraform::measure(options.pairs).await)?;
+    }
+    if options.wants(&WITH_HOSTS) {
+        story::tell_alone("bench", async |story| measure(story, options, &mut report).await).await?;
+    }
     Ok(report.outcome)
 }
 
