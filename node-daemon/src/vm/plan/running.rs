@@ -26,7 +26,7 @@ pub(super) fn run(
     let asked = record.wants_restart(&desired.spec().restart_request);
     let hindered = if asked { start::hindrance(desired, record, observed) } else { None };
     if record.stop.is_some() || (asked && hindered.is_none()) {
-        return stop(Stop::Restart, desired.grace(), state, record, moment);
+        return end(Stop::Restart, desired, state, record, moment);
     }
     let wanted = Record { run: Run::Started, ..judged(desired, record) };
     if wanted != *record {
@@ -68,11 +68,16 @@ fn runs_on(hindered: Plan) -> Plan {
 
 /// The guest shall be off.
 pub(super) fn halt(desired: &Desired, state: State, record: &Record, moment: &Moment) -> Plan {
-    let wanted = Record { stop: Some(Stop::Halt), ..judged(desired, record) };
+    end(Stop::Halt, desired, state, record, moment)
+}
+
+/// Stops the guest for what is wanted now. That is remembered first, so that with no API, too, it is known what was served.
+fn end(why: Stop, desired: &Desired, state: State, record: &Record, moment: &Moment) -> Plan {
+    let wanted = Record { stop: Some(why), ..judged(desired, record) };
     if wanted != *record {
         return Plan::Do(vec![remember(wanted)]);
     }
-    stop(Stop::Halt, desired.grace(), state, record, moment)
+    stop(why, desired.grace(), state, record, moment)
 }
 
 /// Gracefully first, by force after the grace period. Why it stops is remembered before it is asked.

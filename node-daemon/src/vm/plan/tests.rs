@@ -450,19 +450,22 @@ fn a_restarted_guest_is_let_run_once_its_start_is_written_down() {
 }
 
 #[test]
-fn a_request_stops_its_guest_once_also_when_what_it_needs_vanishes_meanwhile() {
-    let mut world = started(RunStrategy::Always);
-    world.edit(|spec| spec.interfaces.push(wan()));
-    world.edit(|spec| spec.restart_request = "now".into());
-    while world.running() {
-        world.look(usize::MAX);
+fn a_request_stops_its_guest_once_also_when_what_it_needs_or_the_api_vanishes_meanwhile() {
+    for answers in [true, false] {
+        let mut world = started(RunStrategy::Always);
+        world.edit(|spec| spec.interfaces.push(wan()));
+        world.edit(|spec| spec.restart_request = "now".into());
+        while world.running() {
+            world.look(usize::MAX);
+            world.known = answers;
+        }
+        world.missing.insert("uplink".into());
+        world.settle();
+        assert_eq!((world.running(), world.starts), (true, 2));
+        world.mend();
+        assert_eq!(world.settle(), Some(Plan::Converged));
+        assert_eq!(world.starts, 2, "the edit waits for a request of its own");
     }
-    world.missing.insert("uplink".into());
-    world.settle();
-    assert_eq!((world.running(), world.starts), (true, 2));
-    world.missing.clear();
-    assert_eq!(world.settle(), Some(Plan::Converged));
-    assert_eq!(world.starts, 2, "the edit waits for a request of its own");
 }
 
 #[test]
