@@ -1,6 +1,7 @@
 //! The real `tofu` or `terraform` with our provider, kept apart from the machine: its own home, configuration and mirror,
 //! and no inherited variable that could change what it does.
 
+mod planned;
 pub mod samples;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use holdfast_api::names::PROVIDER_SOURCE;
 use serde_json::Value;
 
 use crate::{files, peer};
+
+pub use planned::Planned;
 
 /// Most of the time is waiting.
 const PARALLEL: &str = "-parallelism=40";
@@ -183,17 +186,16 @@ impl Workspace {
 
     /// What a plan would do to each resource: its address and its actions.
     pub fn planned(&self, configuration: &str) -> Result<BTreeMap<String, Vec<String>>> {
+        Ok(self.foreseen(configuration)?.into_iter().map(|it| (it.address, it.actions)).collect())
+    }
+
+    /// The same, with the attributes that would differ.
+    pub fn foreseen(&self, configuration: &str) -> Result<Vec<Planned>> {
         self.configure(configuration)?;
-        self.succeed(&["plan", "-out=saved.plan"])?;
+        self.succeed(&["plan", "-out=saved.plan", PARALLEL])?;
         let plan: Value = serde_json::from_str(&self.succeed(&["show", "-json", "saved.plan"])?)
             .context("could not read the plan")?;
-        let changes = plan["resource_changes"].as_array().cloned().unwrap_or_default();
-        let words = |value: &Value| {
-            let words = value.as_array().into_iter().flatten().filter_map(Value::as_str);
-            words.map(str::to_owned).collect()
-        };
-        let named = |it: &Value| it["address"].as_str().unwrap_or_default().to_owned();
-        Ok(changes.iter().map(|it| (named(it), words(&it["change"]["actions"]))).collect())
+        Ok(plan["resource_changes"].as_array().into_iter().flatten().map(Planned::of).collect())
     }
 
     /// The values of a resource in the state.
