@@ -73,7 +73,7 @@ fn every_second_plan_is_empty() {
 }
 
 #[test]
-fn allocated_values_follow_their_element_to_another_place() {
+fn rule_3_allocated_values_follow_their_element_to_another_place() {
     let notes = Notes::new(FULL);
     notes.apply();
     notes.configure("title = \"a\"\npages = [{ name = \"new\" }, { name = \"q\" }, { name = \"p\" }]");
@@ -120,7 +120,7 @@ fn what_went_away_or_drifted_is_planned_back() {
 }
 
 #[test]
-fn a_write_only_secret_arrives_and_is_in_no_plan_and_no_state() {
+fn host_rule_6_a_write_only_secret_arrives_and_is_in_no_plan_and_no_state() {
     let notes = Notes::new("title = \"a\"");
     for version in [1, 2] {
         notes.configure(&format!("title = \"a\"\nsecret_wo = var.secret\nsecret_wo_version = {version}"));

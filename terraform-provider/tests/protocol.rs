@@ -186,7 +186,7 @@ async fn bytes_that_are_no_value_give_a_message_and_not_a_broken_connection() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_is_unimplemented() {
+async fn host_rule_8_no_identity_is_offered_and_what_is_not_served_is_unimplemented() {
     let plugin = Plugin::start(&holdfast()).await;
     let mut raw = tonic::client::Grpc::new(plugin.channel().await);
     for path in [

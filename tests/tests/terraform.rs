@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use holdfast_tests::desk::{Desk, KEY, PLAIN, lost_machine, machine};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -192,6 +193,30 @@ async fn what_others_do_to_objects_is_told_or_left_alone() -> Result<()> {
         terraform.configure(&nowhere)?;
         let said = terraform.fail(&["apply", "-auto-approve"])?;
         assert!(said.contains("the kubeconfig has no context elsewhere; it has: holdfast"), "{said}");
+        Ok(())
+    })
+    .await
+}
+
+/// The managers that own a part of the spec, as the server keeps them.
+fn writers_of_the_spec(object: &impl ResourceExt) -> Vec<String> {
+    let entries = object.managed_fields().iter();
+    let of_spec = entries.filter(|it| it.fields_v1.as_ref().is_some_and(|it| it.0.get("f:spec").is_some()));
+    of_spec.filter_map(|it| it.manager.clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_5_nothing_on_the_server_rewrites_what_a_user_sets() -> Result<()> {
+    Desk::tell("tf-rule-5", async |desk, terraform| {
+        terraform.apply(&format!("{}\n{}", key(&format!("  public_key = \"{KEY}\"")), machine(PLAIN)))?;
+        terraform.apply(&machine(&PLAIN.replace("cpu = 1", "cpu = 2")))?;
+        terraform.apply(&format!("{}\n{}", key(&format!("  public_key = \"{KEY}\"")), machine(PLAIN)))?;
+        let ours = ["terraform-provider-holdfast"];
+        assert_eq!(writers_of_the_spec(&desk.machines().get("web").await?), ours);
+        assert_eq!(writers_of_the_spec(&desk.keys().get("alice").await?), ours);
+        let webhooks: Api<MutatingWebhookConfiguration> = Api::all(desk.admin.clone());
+        assert!(webhooks.list(&ListParams::default()).await?.items.is_empty());
+        terraform.succeed(&["destroy", "-auto-approve"])?;
         Ok(())
     })
     .await

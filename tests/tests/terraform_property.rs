@@ -27,8 +27,8 @@ const BATCH: usize = 40;
 /// Of the first batch, with the program that is not for the mass.
 const SECOND_PROGRAM: usize = 10;
 const BRIDGE: &str = "hf-prop";
-/// What only the provider knows, beside `timeouts`; and `blank`, whose false is no more in an object than null is.
-const OWN: [&str; 3] = ["on_user_data_change", "interfaces[].wait_for_address", "disks[].blank"];
+/// What only the provider knows, beside `timeouts`.
+const OWN: [&str; 2] = ["on_user_data_change", "interfaces[].wait_for_address"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_configuration_plans_empty_once_it_is_applied_and_once_it_is_imported() -> Result<()> {

@@ -1,6 +1,16 @@
 //! The rules the host enforces on replies, as a checker of our own: what it finds here, a user would read as "Provider
 //! produced invalid plan" or "inconsistent result after apply". Run on every reply in debug builds, and in tests
-//! (opentofu:internal/plans/objchange, terraform.md section 5).
+//! (opentofu:internal/plans/objchange). The tests of a rule begin with its number, such as `host_rule_1`.
+//!
+//! 1. Invalid plan: what is planned is what is configured, or what was there, or computed where nothing is configured;
+//!    nested objects are those that are configured; a destroy is planned null; a path that replaces exists.
+//! 2. Inconsistent final plan: a second plan says what the first said, and may know more.
+//! 3. Inconsistent result after apply: what was planned comes back, unless an error comes with it.
+//! 4. Invalid result object after apply: nothing is unknown, and null stands for what was deleted alone.
+//! 5. Invalid object: a value has the type of its schema.
+//! 6. Write-only attribute set: such an attribute is null in every plan and state.
+//! 7. An apply that returns an error is stored with the state it returns; with none, what was there stays.
+//! 8. Invalid identity: there is none, for none is offered.
 //!
 //! A finding says which attribute broke which rule, never a value.
 
@@ -212,6 +222,8 @@ fn exists(value: &Value, path: &Path) -> bool {
 
 fn into<'a>(value: &'a Value, step: &Step) -> Option<&'a Value> {
     match (value, step) {
+        // It may turn out to hold anything.
+        (Value::Unknown(_), _) => Some(value),
         (Value::Object(attributes), Step::Attribute(name)) => attributes.get(name),
         (Value::Map(elements), Step::Key(key)) => elements.get(key),
         (Value::List(elements), Step::Index(index)) => elements.get(*index),

@@ -38,6 +38,9 @@ impl FromFields for Thing {
 
 impl Model for Thing {
     fn into_value(self) -> Value {
+        if says(&self, "has another type") {
+            return Value::object([("name", Value::from(7))]);
+        }
         thing(self.name.into(), self.id.into(), self.secret.into())
     }
 }
@@ -215,35 +218,58 @@ fn old(name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_plan_never_holds_what_is_write_only_and_keeps_the_private_bytes() {
+async fn host_rule_6_a_plan_never_holds_what_is_write_only() {
     let response = plan(&Value::Null, &thing("web".into(), Value::Null, "s".into())).await;
     assert_eq!(came(response.planned_state), new("web"));
-    assert_eq!(response.planned_private, b"old");
     assert!(response.diagnostics.is_empty());
 }
 
 #[tokio::test]
-async fn a_debug_build_finds_a_plan_the_host_would_refuse() {
+async fn rule_7_a_plan_echoes_the_private_bytes() {
+    let config = thing("web".into(), Value::Null, Value::Null);
+    for prior in [Value::Null, old("web")] {
+        assert_eq!(plan(&prior, &config).await.planned_private, b"old");
+    }
+}
+
+#[tokio::test]
+async fn rule_1_of_the_proposed_state_only_its_end_counts() {
+    let request = |proposed: &Value| wire::plan_resource_change::Request {
+        type_name: "test_thing".into(),
+        prior_state: sent(&old("web")),
+        proposed_new_state: sent(proposed),
+        config: sent(&thing("db".into(), Value::Null, Value::Null)),
+        ..Default::default()
+    };
+    let service = configured().await;
+    for proposed in [old("db"), old("what the host merged"), new("db")] {
+        let response = service.plan_resource_change(Request::new(request(&proposed))).await.unwrap();
+        assert_eq!(came(response.into_inner().planned_state), old("db"));
+    }
+}
+
+#[tokio::test]
+async fn host_rule_1_a_debug_build_finds_a_plan_the_host_would_refuse() {
     let response = plan(&Value::Null, &thing("bends its plan".into(), Value::Null, Value::Null)).await;
     assert_eq!(response.diagnostics[0].summary, "Reply breaks a rule of the plugin protocol");
 }
 
 #[tokio::test]
-async fn a_destroy_is_planned_null_unless_it_is_refused() {
+async fn host_rule_1_a_destroy_is_planned_null_unless_it_is_refused() {
     let response = plan(&old("web"), &Value::Null).await;
     assert_eq!((came(response.planned_state), response.diagnostics.len()), (Value::Null, 0));
     assert_eq!(plan(&old("is protected"), &Value::Null).await.diagnostics[0].summary, "Protected");
 }
 
 #[tokio::test]
-async fn an_apply_sees_the_secret_and_never_stores_it() {
+async fn host_rule_6_an_apply_sees_the_secret_and_never_stores_it() {
     let response = apply(&Value::Null, &new("web")).await;
     assert_eq!(came(response.new_state), thing("web".into(), "s".into(), Value::Null));
     assert_eq!(response.private, b"new");
 }
 
 #[tokio::test]
-async fn a_half_made_create_is_stored_without_unknowns_and_a_failed_one_is_not() {
+async fn host_rule_7_a_half_made_create_is_stored_without_unknowns_and_a_failed_one_is_not() {
     let response = apply(&Value::Null, &new("stays half-made")).await;
     assert_eq!(came(response.new_state), thing("stays half-made".into(), Value::Null, Value::Null));
     assert_eq!(response.diagnostics.len(), 1);
@@ -251,7 +277,7 @@ async fn a_half_made_create_is_stored_without_unknowns_and_a_failed_one_is_not()
 }
 
 #[tokio::test]
-async fn a_failed_update_or_delete_keeps_what_was_there() {
+async fn host_rule_7_a_failed_update_or_delete_keeps_what_was_there() {
     for planned in [old("fails"), Value::Null] {
         let response = apply(&old("fails"), &planned).await;
         assert_eq!(came(response.new_state), old("fails"));
@@ -261,9 +287,25 @@ async fn a_failed_update_or_delete_keeps_what_was_there() {
 }
 
 #[tokio::test]
-async fn a_state_with_something_unknown_is_found_before_the_host_finds_it() {
+async fn host_rule_4_a_state_with_something_unknown_is_found_before_the_host_finds_it() {
     let response = apply(&Value::Null, &new("forgets its id")).await;
     assert!(response.diagnostics[0].detail.contains("still unknown"));
+}
+
+#[tokio::test]
+async fn host_rule_5_a_value_of_another_type_is_an_error_and_never_sent() {
+    let config = thing("has another type".into(), Value::Null, Value::Null);
+    let planned = plan(&Value::Null, &config).await;
+    assert!(planned.planned_state.is_none() && !planned.diagnostics.is_empty());
+    let applied = apply(&Value::Null, &new("has another type")).await;
+    assert!(applied.new_state.is_none() && !applied.diagnostics.is_empty());
+    let request = wire::read_resource::Request {
+        type_name: "test_thing".into(),
+        current_state: sent(&old("has another type")),
+        ..Default::default()
+    };
+    let read = configured().await.read_resource(Request::new(request)).await.unwrap().into_inner();
+    assert!(read.new_state.is_none() && !read.diagnostics.is_empty());
 }
 
 #[tokio::test]
@@ -337,7 +379,7 @@ async fn a_state_is_upgraded_step_by_step_and_never_downgraded() {
 }
 
 #[tokio::test]
-async fn a_read_says_gone_with_null_and_echoes_the_private_bytes() {
+async fn rule_7_a_read_says_gone_with_null_and_echoes_the_private_bytes() {
     let read = |name| wire::read_resource::Request {
         type_name: "test_thing".into(),
         current_state: sent(&old(name)),

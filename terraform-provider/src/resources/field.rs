@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `publicKey` | `public_key` |
 //! | a reference `{name: x}` | `"x"` |
-//! | an object without fields, such as `blank: {}` | `true` |
+//! | an object without fields, such as `blank: {}`; absent | `true`; `false` |
 //! | required; with a default; else | required; optional and computed; optional |
 //! | a rule `self == oldSelf` | a change replaces the resource |
 
@@ -282,11 +282,11 @@ impl Form {
     /// What is there, in the spelling of what was known where that means the same.
     pub(crate) fn spelled(&self, known: &Value, live: Value) -> Value {
         match (self, known, live) {
-            (Self::Object(fields), Value::Object(_), live @ Value::Object(_)) => {
-                spelled_all(fields, known, &live)
-            }
-            (Self::Object(_), _, live) | (_, Value::Unknown(_), live) => live,
-            (Self::List(form), Value::List(known), Value::List(live)) if !known.is_empty() => {
+            (_, Value::Unknown(_), live) => live,
+            (Self::Object(fields), known, live @ Value::Object(_)) => spelled_all(fields, known, &live),
+            (Self::Object(_), _, live) => live,
+            (Self::List(form), known, Value::List(live)) if !live.is_empty() => {
+                let known: &[Value] = if let Value::List(known) = known { known } else { &[] };
                 let known = |index, live: &Value| {
                     named(known, live).or_else(|| known.get(index)).unwrap_or(&Value::Null)
                 };
@@ -333,7 +333,7 @@ pub(crate) fn spelled_all(fields: &[Field], known: &Value, live: &Value) -> Valu
         let (known, live) = (known.attribute(&field.attribute), live.attribute(&field.attribute));
         let value = match (&field.absent, known) {
             (Absent::Default(default), Value::Null) if field.is_own() => default.clone(),
-            _ if field.is_own() => known.clone(),
+            _ if field.is_own() => if known.is_null() { live } else { known }.clone(),
             _ if field.hollow && known.is_null() && is_empty(live) => Value::Null,
             // A default that the object does not repeat holds nevertheless.
             (Absent::Default(default), _) if live.is_null() => default.clone(),
@@ -403,6 +403,8 @@ fn field(key: &str, schema: &JSONSchemaProps, required: bool) -> Field {
     let absent = match default {
         _ if required => Absent::Refused,
         Some(default) if !is_empty(&default) => Absent::Default(default),
+        // What an object does not have: null and false are the same there, so one of them must be meant.
+        None if matches!(form, Form::Marker) => Absent::Default(false.into()),
         _ => Absent::Null,
     };
     let description = schema.description.clone().unwrap_or_else(|| key.to_owned());
@@ -485,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_the_same_in_every_unicode_form() {
+    fn rule_4_a_text_is_the_same_in_every_unicode_form() {
         let (composed, taken_apart) = ("M\u{fc}ller", "Mu\u{308}ller");
         let text = Form::Text(Vec::new());
         assert_eq!(text.value(&taken_apart.into()), Value::from(composed));

@@ -159,6 +159,21 @@ pub(crate) fn set(value: &mut Value, path: &[&str], to: Value) {
     }
 }
 
+/// The same with null for texts, lists and maps that are empty. An object says something by being there.
+pub(crate) fn without_empty(value: &Value) -> Value {
+    match value {
+        Value::Object(attributes) => {
+            let part = |(name, value): (&String, &Value)| (name.clone(), without_empty(value));
+            Value::Object(attributes.iter().map(part).collect())
+        }
+        Value::List(elements) if !elements.is_empty() => {
+            Value::List(elements.iter().map(without_empty).collect())
+        }
+        empty if super::field::is_empty(empty) => Value::Null,
+        said => said.clone(),
+    }
+}
+
 /// The text, if there is one.
 pub(crate) fn text(value: &Value) -> String {
     match value {

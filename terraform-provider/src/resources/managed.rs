@@ -19,7 +19,7 @@ use super::demand::Demand;
 use super::effect;
 use super::failure::Attempt;
 use super::field::{self, Absent, Field, Fields, Form};
-use super::kind::{Decision, Kind, Site, Whole, Writing, set, text};
+use super::kind::{Decision, Kind, Site, Whole, Writing, set, text, without_empty};
 use super::rules::{label_rules, name_rules, words};
 use super::timeouts;
 use super::verdict::{Verdict, late, verdict};
@@ -83,12 +83,14 @@ impl<K: Kind> Managed<K> {
         body
     }
 
-    /// Whether the plan changes anything that is written.
+    /// Whether the plan changes anything that is written. An import cannot tell null from empty; both are written alike.
     fn writes(&self, prior: &Value, planned: &Value) -> bool {
         let target = Self::target(planned);
-        !planned.is_wholly_known()
-            || self.body(&target, &Value::Null, prior, prior)
-                != self.body(&target, &Value::Null, planned, planned)
+        let [before, after] = [prior, planned].map(|value| {
+            let value = without_empty(value);
+            self.body(&target, &Value::Null, &value, &value)
+        });
+        !planned.is_wholly_known() || before != after
     }
 
     /// The state of an object, in the spelling of what was known of it.

@@ -35,5 +35,7 @@ pub use provider::Holdfast;
 #[cfg(test)]
 mod input_tests;
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 #[path = "rules_tests.rs"]
 mod tests;

@@ -1,4 +1,15 @@
-//! The rules of planning, each by its name, over all kinds; and the fields of the kinds against those of the CRDs.
+//! The rules of a resource, and the fields of the kinds against those of the CRDs. The tests of a rule begin with its
+//! number, here, in `random_tests.rs`, beside the code and in stories; what the host enforces stands in
+//! `plugin/consistency.rs`.
+//!
+//! 1. A plan is a pure function of configuration, prior state and static defaults. Elements are matched by name.
+//! 2. A static default is planned wherever nothing is configured, whatever was there.
+//! 3. An allocated value is unknown at first and copied from then on, unless this change alters it.
+//! 4. What means the same keeps the spelling it had: in plan, apply and read.
+//! 5. Nothing on the server rewrites what a user sets.
+//! 6. Only what cannot change in place replaces; it is planned unknown only where it is configured unknown.
+//! 7. Private bytes are small and versioned; read and plan echo them.
+//! 8. User data is opaque: it goes through byte for byte.
 
 use std::collections::BTreeSet;
 
@@ -212,7 +223,7 @@ fn no_field_is_in_the_provider_or_in_the_crd_only() {
 }
 
 #[test]
-fn a_plan_is_a_pure_function() {
+fn rule_1_a_plan_is_a_pure_function() {
     let config = config::<VirtualMachine>(&machine());
     assert_eq!(plan::<VirtualMachine>(None, &config), plan::<VirtualMachine>(None, &config));
 }
@@ -235,7 +246,7 @@ fn the_plan_after_an_apply_is_empty_and_so_it_is_after_an_import() {
 }
 
 #[test]
-fn a_static_default_is_planned_back_after_an_edit_from_outside() {
+fn rule_2_a_static_default_is_planned_back_after_an_edit_from_outside() {
     let mut edited = settled(&machine());
     set(&mut edited.0, &["run_strategy"], "Halted".into());
     let config = config::<VirtualMachine>(&machine());
@@ -249,7 +260,7 @@ fn a_static_default_is_planned_back_after_an_edit_from_outside() {
 }
 
 #[test]
-fn an_allocated_value_is_unknown_at_first_and_copied_from_then_on() {
+fn rule_3_an_allocated_value_is_unknown_at_first_and_copied_from_then_on() {
     let config = config::<VirtualMachine>(&machine());
     let first = plan::<VirtualMachine>(None, &config).planned.0;
     assert_eq!(first.attribute("uid"), &Value::UNKNOWN_NOT_NULL);
@@ -258,13 +269,45 @@ fn an_allocated_value_is_unknown_at_first_and_copied_from_then_on() {
 }
 
 #[test]
-fn another_spelling_of_the_same_size_changes_nothing() {
+fn rule_4_another_spelling_of_the_same_size_changes_nothing() {
     let plan = change(&machine(), &with(machine(), "memory", "2048Mi".into()));
     assert_eq!(plan.planned, settled(&machine()));
 }
 
 #[test]
-fn a_reordered_list_is_a_valid_plan() {
+fn rule_4_a_read_keeps_the_spelling_unless_the_size_is_another() {
+    let (kind, known) = (Managed::<VirtualMachine>::new(), settled(&machine()));
+    let (target, config) =
+        (Managed::<VirtualMachine>::target(&known.0), config::<VirtualMachine>(&machine()));
+    let mut body = kind.body(&target, &Value::Null, &config.0, &known.0);
+    body["metadata"]["uid"] = "u".into();
+    for (live, kept) in [("2048Mi", "2Gi"), ("2Gi", "2Gi"), ("3Gi", "3Gi")] {
+        body["spec"]["memory"] = live.into();
+        body["spec"]["disks"][1]["size"] = "1024Mi".into();
+        let object: DynamicObject = serde_json::from_value(body.clone()).unwrap();
+        let mut expected = known.clone();
+        set(&mut expected.0, &["memory"], kept.into());
+        assert_eq!(kind.state(&object, &known.0), expected.0);
+    }
+}
+
+#[test]
+fn an_import_finds_a_disk_that_is_not_blank_however_that_is_said() {
+    let disks = |blank: Json| json!([{"name": "root", "size": "10Gi", "image": "debian", "blank": blank}]);
+    let [said, unsaid] =
+        [json!(false), Json::Null].map(|blank| settled(&with(machine(), "disks", disks(blank))));
+    assert_eq!(said, unsaid);
+}
+
+#[test]
+fn what_is_empty_instead_of_null_is_not_written_for_that_alone() {
+    let plan = change(&machine(), &with(machine(), "labels", json!({})));
+    assert!(plan.planned.0.attribute("status").is_known());
+    assert_eq!(plan.planned.0.attribute("labels"), &Value::Map([].into()));
+}
+
+#[test]
+fn rule_1_a_reordered_list_is_a_valid_plan() {
     let disks = json!([
         {"name": "root", "size": "10240Mi", "image": "debian"},
         {"name": "more", "size": "1024Mi", "blank": true},
@@ -275,7 +318,7 @@ fn a_reordered_list_is_a_valid_plan() {
 }
 
 #[test]
-fn only_immutable_fields_replace() {
+fn rule_6_only_immutable_fields_replace() {
     let image = json!([{"name": "root", "size": "10Gi", "image": "other"}, {"name": "data", "size": "1Gi", "blank": true}]);
     let cases = [
         ("firmware", json!("BIOS"), vec![Path::of("firmware")]),
@@ -296,7 +339,7 @@ fn only_immutable_fields_replace() {
 }
 
 #[test]
-fn an_unknown_value_replaces_only_if_it_is_configured() {
+fn rule_6_an_unknown_value_replaces_only_if_it_is_configured() {
     let mut unknown = config::<VirtualMachine>(&machine());
     set(&mut unknown.0, &["firmware"], Value::UNKNOWN);
     let changed = plan::<VirtualMachine>(Some(&settled(&machine())), &unknown);
@@ -304,7 +347,7 @@ fn an_unknown_value_replaces_only_if_it_is_configured() {
 }
 
 #[test]
-fn user_data_is_opaque_and_what_its_change_does_is_configured() {
+fn rule_8_user_data_is_opaque_and_what_its_change_does_is_configured() {
     let text = "#cloud-config\n  runcmd:   [ a ]\n\n";
     let changed = |mode: &str| {
         let after = with(machine(), "on_user_data_change", mode.into());

@@ -106,8 +106,11 @@ mod tests {
     }
 
     #[test]
-    fn private_bytes_remember_a_create_and_others_do_not() {
+    fn rule_7_private_bytes_are_small_and_remember_a_create_and_others_do_not() {
         let one = Create::fresh();
+        let private: Json = serde_json::from_slice(&one.private()).unwrap();
+        assert_eq!((&private["v"], private.as_object().unwrap().len()), (&json!(1), 2), "versioned");
+        assert!(one.private().len() < 100);
         assert_eq!(Create::remembered(&one.private()), Some(one));
         for private in ["", "{}", "nonsense", "{\"v\":1,\"uid\":\"u\"}"] {
             assert_eq!(Create::remembered(private.as_bytes()), None, "{private}");
