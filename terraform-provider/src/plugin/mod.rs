@@ -22,8 +22,11 @@ pub mod json;
 pub mod known;
 pub mod log;
 pub mod msgpack;
+#[cfg(test)]
+mod msgpack_tests;
 pub mod number;
 pub mod path;
+pub mod probe;
 pub mod proto;
 pub mod provider;
 #[cfg(test)]

@@ -183,7 +183,3 @@ fn wire_object(
     };
     types.iter().map(attribute).collect::<Result<_, _>>().map(Wire::Map)
 }
-
-#[cfg(test)]
-#[path = "msgpack_tests.rs"]
-mod tests;

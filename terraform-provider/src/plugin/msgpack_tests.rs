@@ -1,7 +1,12 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
-use super::*;
-use crate::plugin::samples;
+use super::codec::in_set_order;
+use super::msgpack::{decode, encode};
+use super::ty::Type;
+use super::value::Value;
+use super::{probe, samples};
 
 fn named() -> Type {
     Type::Object(BTreeMap::from([("id".into(), Type::String), ("name".into(), Type::String)]))
@@ -11,30 +16,13 @@ fn number(text: &str) -> Value {
     Value::Number(text.parse().unwrap())
 }
 
-/// What Terraform 1.11.4 and OpenTofu 1.6.2 send for `name = "x"` where `id` is not set.
+/// What Terraform 1.11.4, OpenTofu 1.6.2 and OpenTofu 1.12.6 send for `name = "x"` where `id` is not set.
 #[test]
 fn an_object_is_a_map_of_all_its_attributes_in_order() {
     let bytes = b"\x82\xa2id\xc0\xa4name\xa1x";
     let value = Value::object([("id", Value::Null), ("name", "x".into())]);
     assert_eq!(decode(bytes, &named()), Ok(value.clone()));
     assert_eq!(encode(&value, &named()).unwrap(), bytes);
-}
-
-/// The attributes of `examples/notes.rs`.
-fn note() -> Type {
-    let object = |attributes: &[(&str, Type)]| {
-        Type::Object(attributes.iter().map(|(name, ty)| ((*name).to_owned(), ty.clone())).collect())
-    };
-    object(&[
-        ("id", Type::String),
-        ("pages", Type::list(object(&[("name", Type::String), ("number", Type::Number)]))),
-        ("secret_wo", Type::String),
-        ("secret_wo_version", Type::Number),
-        ("slow", Type::Bool),
-        ("tags", Type::set(Type::String)),
-        ("text", Type::String),
-        ("title", Type::String),
-    ])
 }
 
 fn a_note(set: &[(&str, Value)]) -> Value {
@@ -44,14 +32,18 @@ fn a_note(set: &[(&str, Value)]) -> Value {
     Value::object(names.map(|name| (name, find(name))))
 }
 
+fn numbered(name: &str, number: Value) -> Value {
+    Value::object([("name", name.into()), ("number", number)])
+}
+
 fn page(name: Value) -> Value {
     Value::object([("name", name), ("number", Value::Null)])
 }
 
-/// Recorded from Terraform 1.11.4, which sent configurations with `terraform_data` attributes that are known later.
-#[test]
-fn recorded_configurations_mean_what_was_written() {
-    let recorded: [(&[u8], Value); 3] = [
+/// What was recorded for resources of `examples/notes.rs` with `terraform_data` attributes that are known later.
+/// Terraform 1.11.4 and OpenTofu 1.12.6 sent the same bytes for the same configuration.
+pub(super) fn recorded() -> Vec<(&'static [u8], Value)> {
+    vec![
         (
             b"\x88\xa2id\xc0\xa5pages\x90\xa9secret_wo\xc0\xb1secret_wo_version\xb436893488147419103233\xa4slow\
               \xc7\x03\x0c\x81\x01\xc2\xa4tags\xc0\xa4text\xc0\xa5title\xa1n",
@@ -85,9 +77,69 @@ fn recorded_configurations_mean_what_was_written() {
                 ("title", "t".into()),
             ]),
         ),
-    ];
-    for (bytes, value) in recorded {
-        assert_eq!(decode(bytes, &note()), Ok(value));
+        // A set of one element that is not known yet, whose length is said beside it.
+        (
+            b"\x88\xa2id\xc0\xa5pages\xd4\x00\x00\xa9secret_wo\xc0\xb1secret_wo_version\xce\x00\x01\x11p\xa4slow\xc0\xa4\
+              tags\xc7\x05\x0c\x82\x05\x01\x06\x01\xa4text\xc0\xa5title\xa1t",
+            a_note(&[
+                ("pages", Value::UNKNOWN),
+                ("secret_wo_version", number("70000")),
+                ("tags", Value::UNKNOWN),
+                ("title", "t".into()),
+            ]),
+        ),
+        // A plan that came back for the apply, and states after it (a UUID as zeros).
+        (
+            b"\x88\xa2id\xd4\x00\x00\xa5pages\x91\x82\xa4name\xa1x\xa6number\xd4\x00\x00\xa9secret_wo\xc0\xb1\
+              secret_wo_version\xce\x00\x01\x11p\xa4slow\xc0\xa4tags\x91\xa1x\xa4text\xabnothing yet\xa5title\xa1t",
+            a_note(&[
+                ("id", Value::UNKNOWN),
+                ("pages", Value::List(vec![numbered("x", Value::UNKNOWN)])),
+                ("secret_wo_version", number("70000")),
+                ("tags", Value::List(vec!["x".into()])),
+                ("text", "nothing yet".into()),
+                ("title", "t".into()),
+            ]),
+        ),
+        (
+            b"\x88\xa2id\xa1x\xa5pages\x92\x82\xa4name\xa1p\xa6number\x01\x82\xa4name\xa1x\xa6number\x02\xa9secret_wo\xc0\
+              \xb1secret_wo_version\xff\xa4slow\xc0\xa4tags\x93\xa1a\xa1b\xa1x\xa4text\xd9+prefix-\
+              00000000-0000-0000-0000-000000000000\xa5title\xa1x",
+            a_note(&[
+                ("id", "x".into()),
+                ("pages", Value::List(vec![numbered("p", 1.into()), numbered("x", 2.into())])),
+                ("secret_wo_version", number("-1")),
+                ("tags", Value::List(vec!["a".into(), "b".into(), "x".into()])),
+                ("text", "prefix-00000000-0000-0000-0000-000000000000".into()),
+                ("title", "x".into()),
+            ]),
+        ),
+        (
+            b"\x88\xa2id\xa1n\xa5pages\x90\xa9secret_wo\xc0\xb1secret_wo_version\xcf\x7f\xff\xff\xff\xff\xff\xff\xff\xa4\
+              slow\xc2\xa4tags\xc0\xa4text\xabnothing yet\xa5title\xa1n",
+            a_note(&[
+                ("id", "n".into()),
+                ("pages", Value::List(vec![])),
+                ("secret_wo_version", number("9223372036854775807")),
+                ("slow", false.into()),
+                ("text", "nothing yet".into()),
+                ("title", "n".into()),
+            ]),
+        ),
+    ]
+}
+
+#[test]
+fn recorded_values_mean_what_was_written_and_can_be_sent_back() {
+    let note = probe::types().pop().unwrap();
+    for (bytes, value) in recorded() {
+        assert_eq!(decode(bytes, &note), Ok(value.clone()));
+        let sent = encode(&value, &note).unwrap();
+        assert_eq!(decode(&sent, &note), Ok(value.clone()));
+        // What says more about an unknown value than we do cannot be the same; all else is, byte for byte.
+        if value.is_wholly_known() {
+            assert_eq!(sent, bytes);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use super::cluster::{self, Cluster, Create, Error, Patience, Target};
 use super::demand::Demand;
 use super::effect;
 use super::failure::Attempt;
-use super::field::{self, Absent, Field, Fields, Form};
+use super::field::{self, Absent, Field, Fields, Form, is_empty};
 use super::kind::{Decision, Kind, Site, Whole, Writing, set, text, without_empty};
 use super::rules::{label_rules, name_rules, words};
 use super::timeouts;
@@ -86,8 +86,12 @@ impl<K: Kind> Managed<K> {
     /// Whether the plan changes anything that is written. An import cannot tell null from empty; both are written alike.
     fn writes(&self, prior: &Value, planned: &Value) -> bool {
         let target = Self::target(planned);
+        let hollow = |name: &str| self.fields.spec.iter().any(|it| it.hollow && it.attribute == name);
         let [before, after] = [prior, planned].map(|value| {
-            let value = without_empty(value);
+            let mut value = without_empty(value);
+            if let Value::Object(attributes) = &mut value {
+                attributes.retain(|name, value| !hollow(name) || !is_empty(value));
+            }
             self.body(&target, &Value::Null, &value, &value)
         });
         !planned.is_wholly_known() || before != after
