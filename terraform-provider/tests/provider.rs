@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "in helpers of tests too")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -127,4 +128,76 @@ fn what_packs_itself_can_be_installed_and_is_locked_by_the_hash_it_lists() {
     let mirror = format!("-fs-mirror={}", mirror.display());
     workspace.succeed(&["providers", "lock", &mirror, &format!("-platform={platform}")]);
     assert_eq!(fs::read_to_string(&lock).unwrap(), locked);
+}
+
+/// An attribute: who decides it, where it is seen, and its path, such as `Optional, Sensitive: exec.env`.
+fn told(group: &str, exposure: &str, path: &str) -> String {
+    format!("{group}{exposure}: {path}")
+}
+
+/// The attributes that a host sees.
+fn served(attributes: &serde_json::Value, at: &str, all: &mut BTreeSet<String>) {
+    for (name, attribute) in attributes.as_object().into_iter().flatten() {
+        let is = |word: &str| attribute[word] == true;
+        let group = match (is("required"), is("optional")) {
+            (true, _) => "Required",
+            (_, true) => "Optional",
+            _ => "Read-Only",
+        };
+        let exposure = match (is("write_only"), is("sensitive")) {
+            (true, _) => ", Write-only",
+            (_, true) => ", Sensitive",
+            _ => "",
+        };
+        all.insert(told(group, exposure, &format!("{at}{name}")));
+        served(&attribute["nested_type"]["attributes"], &format!("{at}{name}."), all);
+    }
+}
+
+/// The attributes that a page has.
+fn documented(page: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(page).unwrap();
+    let (_, reference) = text.split_once("\n## Schema\n").unwrap();
+    let (mut group, mut at, mut all) = (String::new(), String::new(), BTreeSet::new());
+    for line in reference.lines().take_while(|line| !line.starts_with("## ")) {
+        if let Some(path) = line.strip_prefix("### Nested Schema for `") {
+            at = format!("{}.", path.trim_end_matches('`'));
+        } else if let Some(heading) = line.strip_prefix("### ").or_else(|| line.strip_suffix(':')) {
+            heading.clone_into(&mut group);
+        } else if let Some((name, rest)) = line.strip_prefix("- `").and_then(|it| it.split_once("` (")) {
+            let kind = rest.split(')').next().unwrap();
+            let exposure = kind.find(", ").map_or("", |index| &kind[index..]);
+            assert!(all.insert(told(&group, exposure, &format!("{at}{name}"))), "{name} is there twice");
+        }
+    }
+    all
+}
+
+#[test]
+fn the_pages_have_the_attributes_that_a_host_sees_and_no_other() {
+    let workspace = workspace();
+    workspace.succeed(&["init", "-no-color"]);
+    let schemas = workspace.succeed(&["providers", "schema", "-json"]);
+    let schemas: serde_json::Value = serde_json::from_str(&schemas).unwrap();
+    let schemas = &schemas["provider_schemas"][PROVIDER];
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let compare = |page: &Path, schema: &serde_json::Value| {
+        let mut expected = BTreeSet::new();
+        served(&schema["block"]["attributes"], "", &mut expected);
+        assert!(!expected.is_empty() && schema["block"]["block_types"].is_null(), "{}", page.display());
+        assert_eq!(documented(page), expected, "{}", page.display());
+    };
+    compare(&docs.join("index.md"), &schemas["provider"]);
+    for (folder, schemas) in
+        [("resources", &schemas["resource_schemas"]), ("data-sources", &schemas["data_source_schemas"])]
+    {
+        let page = |name: &String| format!("{}.md", name.trim_start_matches("holdfast_"));
+        let schemas = schemas.as_object().unwrap();
+        let pages = fs::read_dir(docs.join(folder)).unwrap();
+        let pages: BTreeSet<_> = pages.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(pages, schemas.keys().map(page).collect(), "{folder}");
+        for (name, schema) in schemas {
+            compare(&docs.join(folder).join(page(name)), schema);
+        }
+    }
 }
