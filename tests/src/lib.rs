@@ -41,4 +41,5 @@ pub mod site_folder;
 pub mod spawner;
 pub mod story;
 pub mod terraform;
+pub mod tls_front;
 pub mod wait;

@@ -67,27 +67,32 @@ pub struct Workspace {
 impl Workspace {
     /// A fresh workspace in that folder, initialised for a site that is reached by that kubeconfig.
     pub fn open(cli: Cli, folder: PathBuf, kubeconfig: &std::path::Path) -> Result<Self> {
-        files::remove_folder(&folder)?;
+        let mirror = folder.join("mirror");
+        let installation = format!("filesystem_mirror {{ path = \"{}\" }}", mirror.display());
+        let mut workspace = Self::empty(cli, folder, &installation)?;
         let platform = format!("linux_{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
-        let package = folder.join("mirror").join(PROVIDER_SOURCE).join(VERSION).join(platform);
+        let package = mirror.join(PROVIDER_SOURCE).join(VERSION).join(platform);
         files::create_folder(&package)?;
-        for part in ["home", "work", "temporary"] {
-            files::create_folder(&folder.join(part))?;
-        }
         let provider = peer::ours("terraform-provider-holdfast")?;
         let link = package.join(format!("terraform-provider-holdfast_v{VERSION}"));
         // The file itself, so that a build meanwhile does not change what the lock file has the hash of.
         let linked = fs::hard_link(&provider, &link).or_else(|_| fs::copy(&provider, &link).map(drop));
         linked.context("could not put the provider into the mirror")?;
-        let mirror = folder.join("mirror").display().to_string();
-        let settings =
-            format!("provider_installation {{\n  filesystem_mirror {{ path = \"{mirror}\" }}\n}}\n");
-        files::write(&folder.join("cli.tfrc"), settings)?;
-        let variables = [("KUBE_CONFIG_PATH".to_owned(), kubeconfig.display().to_string())].into();
-        let workspace = Self { folder, cli, program: cli.program()?, variables };
+        workspace.set("KUBE_CONFIG_PATH", &kubeconfig.display().to_string());
         workspace.configure("")?;
         workspace.succeed(&["init"])?;
         Ok(workspace)
+    }
+
+    /// A fresh workspace in that folder that is not initialised, with how it installs providers.
+    pub fn empty(cli: Cli, folder: PathBuf, installation: &str) -> Result<Self> {
+        files::remove_folder(&folder)?;
+        for part in ["home", "work", "temporary"] {
+            files::create_folder(&folder.join(part))?;
+        }
+        let settings = format!("provider_installation {{\n  {installation}\n}}\n");
+        files::write(&folder.join("cli.tfrc"), settings)?;
+        Ok(Self { folder, cli, program: cli.program()?, variables: BTreeMap::new() })
     }
 
     /// Sets a variable of the environment for all commands to come.
