@@ -126,7 +126,7 @@ async fn a_mirror_that_nobody_vouches_for_or_whose_archive_was_bent_installs_not
         let refused = stranger.fail(&["init"])?;
         assert!(refused.contains("certificate signed by unknown authority"), "{refused}");
     }
-    let archive = mirror.files.iter().find(|it| it.ends_with(".zip")).context("no archive")?;
+    let archive = mirror.files.iter().find(|it| it.contains(".zip")).context("no archive")?;
     let file = mirror.folder.join("mirror").join(archive);
     mirror.server.serve(&format!("providers/{archive}"), &file, Behaviour::WrongBytes);
     for cli in Cli::here() {

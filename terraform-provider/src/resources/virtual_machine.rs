@@ -385,11 +385,10 @@ fn changed_data(before: &Value, now: &Value) -> Option<(String, Value)> {
         }
         let named = now.attribute(&secret);
         (before.attribute(&secret) != named).then(|| {
-            let mark = mark(&format!(
-                "{}/{}",
-                super::kind::text(named.attribute("name")),
-                super::kind::text(named.attribute("key"))
-            ));
+            let part = |name| super::kind::text(named.attribute(name));
+            let known = named.is_wholly_known();
+            let mark =
+                if known { mark(&format!("{}/{}", part("name"), part("key"))) } else { Value::UNKNOWN };
             (secret, mark)
         })
     })

@@ -105,6 +105,28 @@ fn write_only_data_is_in_no_plan_no_state_and_no_object() {
 }
 
 #[test]
+fn host_rule_2_a_secret_that_is_not_known_yet_leaves_room_for_another_first_boot() {
+    let with = |secret: Value| {
+        let mut config = config::<VirtualMachine>(&machine());
+        set(&mut config.0, &["on_user_data_change"], "reboot".into());
+        set(&mut config.0, &["cloud_init", "user_data"], Value::Null);
+        set(&mut config.0, &["cloud_init", "user_data_secret"], secret);
+        config
+    };
+    let secret = |name: Value| Value::object([("name", name), ("key", "user-data".into())]);
+    let first = with(secret("one".into()));
+    let state = applied::<VirtualMachine>(&first, None, &plan::<VirtualMachine>(None, &first));
+    let reseed = |secret: Value| {
+        let planned = plan::<VirtualMachine>(Some(&state), &with(secret)).planned.0;
+        planned.attribute("cloud_init").attribute("reseed").clone()
+    };
+    assert_eq!(reseed(secret("one".into())), Value::Null);
+    assert!(matches!(reseed(secret("two".into())), Value::String(_)));
+    assert_eq!(reseed(secret(Value::UNKNOWN)), Value::UNKNOWN);
+    assert_eq!(reseed(Value::UNKNOWN_NOT_NULL), Value::UNKNOWN);
+}
+
+#[test]
 fn only_another_version_is_a_change_of_write_only_data() {
     for (attribute, _, _) in BOTH {
         let first = config::<VirtualMachine>(&secretly(attribute, 1));

@@ -61,7 +61,11 @@ async fn send(file: &Path, behaviour: &Behaviour, headers: &HeaderMap) -> std::i
     let start = from.unwrap_or(0);
     opened.seek(SeekFrom::Start(start)).await?;
 
-    let mut response = Response::builder().header("content-length", length - start);
+    // As web servers tell it from the name; a listing of a mirror is not taken without.
+    let is_json = file.extension().is_some_and(|it| it == "json");
+    let kind = if is_json { "application/json" } else { "application/octet-stream" };
+    let mut response =
+        Response::builder().header("content-type", kind).header("content-length", length - start);
     if ranges {
         response = response.header("etag", etag).header("accept-ranges", "bytes");
     }
