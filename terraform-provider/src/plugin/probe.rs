@@ -73,7 +73,7 @@ mod tests {
     /// Enough for each byte of what was recorded to be bent in many ways, in less than a second.
     const ROUNDS: u64 = 20_000;
 
-    /// The end of SplitMix64: far outputs for near inputs, the same in each run.
+    /// The end of `SplitMix64`: far outputs for near inputs, the same in each run.
     fn dice(seed: u64) -> u64 {
         let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

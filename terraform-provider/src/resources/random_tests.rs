@@ -37,8 +37,8 @@ impl Life {
         let all = || object(schema.attributes()).prop_map(tidied);
         let schema = schema.clone();
         (all(), all(), vec(0..6_u8, 1..40)).prop_map(move |(first, second, haze)| {
-            let mut haze = haze.into_iter().cycle();
-            let hazy = Whole(hazy(schema.attributes(), &second, &mut || haze.next().unwrap()));
+            let mut rolls = haze.into_iter().cycle();
+            let hazy = Whole(hazy(schema.attributes(), &second, &mut || rolls.next().unwrap()));
             Self { first: Whole(first), second: Whole(second), hazy }
         })
     }
