@@ -7,6 +7,7 @@ use kube::core::response::StatusDetails;
 
 use super::cluster::{Error, Target};
 use super::field::{Field, path_of};
+use super::verdict;
 use crate::plugin::diagnostic::{Diagnostic, Diagnostics};
 use crate::plugin::path::Path;
 
@@ -65,8 +66,7 @@ impl Attempt<'_> {
                 whole("Object was replaced meanwhile", detail)
             }
             Error::Cancelled => {
-                let detail =
-                    format!("What exists of {target} is in the state. Apply again to go on, or destroy it.");
+                let detail = format!("{target} was left as it is. {}", verdict::KEPT);
                 whole("Interrupted", detail)
             }
             Error::Late => whole(

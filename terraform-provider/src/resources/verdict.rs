@@ -37,6 +37,10 @@ fn conditions(object: &DynamicObject) -> Vec<Condition> {
 /// Abnormal when True; all others are when they are not.
 const ABNORMAL: [&str; 3] = [condition::RECONCILING, condition::STALLED, condition::RESTART_REQUIRED];
 
+/// What becomes of an object whose create did not end well: the CLI calls it tainted.
+pub(super) const KEPT: &str = "What exists is in the state. If it was just created, the next apply replaces it; to keep it and go on, \
+                               run terraform untaint with its address first.";
+
 /// Why the wait was in vain: all conditions that are not as one wishes, and the last events.
 pub(super) fn late(
     target: &Target,
@@ -55,8 +59,6 @@ pub(super) fn late(
     }
     lines.extend(missing);
     lines.extend(events.iter().map(|event| format!("Event: {event}")));
-    lines.push(
-        "What exists is in the state. Apply again to wait on, or set a longer time in timeouts.".to_owned(),
-    );
+    lines.push(format!("{KEPT} A longer time can be set in timeouts."));
     Diagnostic::error(Path::root(), "Object is not ready", lines.join("\n"))
 }

@@ -56,7 +56,10 @@ async fn find_guest(folder: &Folder, namespace: &str, machine: &str) -> Result<G
     let client = kubeconfig::client(&folder.kubeconfig()?).await?;
     let machines: Api<VirtualMachine> = Api::namespaced(client, namespace);
     let found =
-        machines.get(machine).await.with_context(|| format!("could not read {namespace}/{machine}"))?;
+        machines.get_opt(machine).await.with_context(|| format!("could not read {namespace}/{machine}"))?;
+    let found = found.with_context(|| {
+        format!("there is no virtual machine {machine} in namespace {namespace}: kubectl get hvm lists them")
+    })?;
     let status =
         found.status.ok_or_else(|| anyhow!("{machine} has no status yet: wait for its condition Ready"))?;
     let address = status.addresses.first().map(|address| address.ip.clone());
