@@ -88,7 +88,7 @@ impl Row {
 
     /// Whether it is asked for by this name; `B1*` and `B7f` are asked for with what they belong to.
     pub(super) fn is(&self, id: &str) -> bool {
-        self.id.trim_end_matches(['*', 'f']) == id
+        self.id.trim_end_matches(['*', 'h']) == id
     }
 
     /// Its line of the table.
