@@ -86,7 +86,7 @@ impl Row {
         }
     }
 
-    /// Whether it is asked for by this name; `B1*` and `B7f` are asked for with what they belong to.
+    /// Whether it is asked for by this name; `B1*` and `B7h` are asked for with what they belong to.
     pub(super) fn is(&self, id: &str) -> bool {
         self.id.trim_end_matches(['*', 'h']) == id
     }
