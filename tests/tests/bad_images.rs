@@ -63,6 +63,7 @@ async fn a_bad_image_is_named_in_a_sentence_and_a_running_guest_on_the_node_is_u
         let mut cases = cases::broken_sources(&offered)?;
         cases.extend(cases::hostile_files(&offered)?);
         cases.extend(cases::refused_places(&offered, &allowed)?);
+        cases.push(cases::held_in_another_format(story)?);
         try_join_all(cases.iter().map(|case| check(story, case))).await?;
 
         assert_eq!(running.qemu().await?, before);

@@ -159,7 +159,7 @@ fn images(
     for disk in every_disk(built).into_values() {
         let Source::Image { name, digest } = &disk.source else { continue };
         let pinned = pinned(&disk.name, *digest, record);
-        let (image, progress) = image(context, &desired.identity().namespace, name, pinned);
+        let (image, progress) = image(context, &desired.identity().namespace, name, pinned, record.is_some());
         images.insert(disk.name.clone(), image);
         slowest = match (slowest, progress) {
             (Some(a), Some(b)) => Some(if a.bytes <= b.bytes { a } else { b }),
@@ -179,17 +179,22 @@ fn pinned(disk: &str, given: Option<Digest>, record: Option<&Record>) -> Option<
     }
 }
 
-/// A pinned digest in the cache needs no object; only a fetch does.
+/// A pinned digest in the cache needs no object; only a fetch does. Before the disk is made, an object that is there must
+/// name the format that the cache holds.
 fn image(
     context: &Context,
     namespace: &str,
     name: &str,
     pinned: Option<Digest>,
+    made: bool,
 ) -> (Image, Option<Progress>) {
-    if let Some(held) = pinned.and_then(|digest| context.fetches.cache().lookup(&digest)) {
+    let wanted = wanted(context, namespace, name);
+    let fits =
+        |held: &image::Image| made || wanted.as_ref().map_or(true, |wanted| wanted.format == held.format);
+    if let Some(held) = pinned.and_then(|digest| context.fetches.cache().lookup(&digest)).filter(fits) {
         return (Image::Held(held_image(&held)), None);
     }
-    let wanted = match wanted(context, namespace, name) {
+    let wanted = match wanted {
         Ok(wanted) => wanted,
         Err(obstacle) => return (Image::Unavailable(obstacle), None),
     };

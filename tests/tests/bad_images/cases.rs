@@ -4,7 +4,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use holdfast_tests::guest_image;
 use holdfast_tests::image_server::Behaviour;
+use holdfast_tests::story::Story;
 use serde_json::{Value, json};
 
 use super::image_files::{ImageFiles, digest_of, image, no_digest};
@@ -113,6 +115,15 @@ pub(crate) fn hostile_files(files: &ImageFiles<'_>) -> Result<Vec<Case>> {
         )?,
         case("disguised", disguised, "WrongFormat", truth, Help::Edit),
     ])
+}
+
+/// An image that the node has already, declared as what it is not.
+pub(crate) fn held_in_another_format(story: &Story<'_>) -> Result<Case> {
+    let tiny = guest_image::find("tiny")?;
+    let url = story.site.images().serve("bad/tiny.qcow2", &tiny.file, Behaviour::Good);
+    let image = image(&json!({"http": {"url": url}}), &tiny.digest, "raw");
+    let sentence = "is a qcow2 image, but spec.format says raw; correct spec.format";
+    Ok(case("held", image, "WrongFormat", sentence, Help::Edit))
 }
 
 /// Places this node does not fetch from.
