@@ -110,6 +110,7 @@ TEXT
 up() {
     need_root "the demo"
     need_cargo
+    [ -z "$given" ] || [ -r "$given" ] || refuse "HOLDFAST_KUBECONFIG is $given, which cannot be read; name a kubeconfig, or unset it for a control plane of the demo's own"
     announce
     build
     stage "the site: control plane, controller, one host with its node daemon"
@@ -118,9 +119,17 @@ up() {
     next
 }
 
+down() {
+    [ -e "$folder" ] || { stage "no demo is up: there is nothing in $folder"; return; }
+    need_root "taking the demo down"
+    [ -x "$site" ] || refuse "$site is missing; build it with: cargo build --workspace --bins"
+    "$site" down
+    stage "the demo is down; packages stay, and what was built in $cache and target/"
+}
+
 case ${1:-} in
     up) up ;;
-    down) [ ! -e "$folder" ] || { need_root "taking the demo down"; [ -x "$site" ] || refuse "$site is missing; build it with: cargo build --workspace --bins"; "$site" down; } ;;
+    down) down ;;
     ssh | env | status)
         [ -x "$site" ] && [ -e "$folder" ] || refuse "no site is up; start one with make demo"
         exec "$site" "$@"

@@ -189,7 +189,10 @@ async fn a_node_that_is_deleted_releases_its_machines_and_loses_its_rights() -> 
     let before = scene.node_of("default", "web").await?;
     scene.stops(&before);
     let nodes: Api<HypervisorNode> = Api::all(office.admin().await?);
-    nodes.delete(&before, &DeleteParams::default()).await.context("could not delete the node")?;
+    let delete = async || nodes.delete(&before, &DeleteParams::default()).await;
+    let refused = delete().await.expect_err("it was Ready a moment ago").to_string();
+    assert!(refused.contains("is Ready and holds virtual machines"), "{refused}");
+    wait(&office, "it to be lost, and deleted", async || Ok(delete().await.ok().map(drop))).await?;
     let moved = async || {
         let node = scene.node_of("default", "web").await?;
         Ok((!node.is_empty() && node != before).then_some(()))

@@ -107,6 +107,9 @@ async fn a_virtual_machine_lives_from_apply_to_destroy() -> Result<()> {
         terraform.apply(&machine(&format!("{PLAIN}\n  deletion_protection = true")))?;
         let refused = terraform.fail(&["destroy", "-auto-approve"])?;
         assert!(refused.contains("must not be deleted while deletion_protection is true"), "{refused}");
+        terraform.configure("")?;
+        let refused = terraform.fail(&["plan"])?;
+        assert!(refused.contains("Object is protected VirtualMachine default/web"), "{refused}");
         terraform.apply(&machine(PLAIN))?;
         terraform.succeed(&["destroy", "-auto-approve"])?;
         assert!(desk.machines().get_opt("web").await?.is_none());

@@ -95,7 +95,7 @@ pub struct CloudInit {
     #[schemars(length(max = 32))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub ssh_keys: Vec<ObjectRef>,
-    /// User-data in plain text, at most 32 KiB; whoever may read the virtual machine reads it. For secrets use userDataSecret.
+    /// User-data in plain text, at most 32 KiB; whoever may read the virtual machine reads it. What is secret belongs into a Secret.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 32768))]
     #[x_kube(

@@ -57,6 +57,11 @@ pub(crate) trait Kind: Send + Sync + 'static {
         Value::Null
     }
 
+    /// Whether a change leaves one of them as it was, so that a plan can say it and nothing that follows from it waits.
+    fn is_kept(_name: &str, _prior: &Value, _planned: &Value) -> bool {
+        false
+    }
+
     /// Changes that do something else than the fields say by themselves: what `decide` and the API's rules add.
     fn effects() -> &'static [(&'static str, Effect)] {
         &[]

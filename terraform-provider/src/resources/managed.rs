@@ -140,6 +140,18 @@ impl<K: Kind> Managed<K> {
         state
     }
 
+    /// The state after a write. What was planned comes back; should it be another nevertheless, the next refresh says so.
+    pub(crate) fn settled(&self, object: &DynamicObject, planned: &Value) -> Whole {
+        let mut state = self.state(object, planned);
+        for (name, _) in K::lifted() {
+            let planned = planned.attribute(name);
+            if planned.is_known() {
+                set(&mut state, &[name], planned.clone());
+            }
+        }
+        Whole(state)
+    }
+
     /// Waits until the object is as it was asked to be.
     async fn ready(
         &self,
@@ -258,10 +270,13 @@ impl<K: Kind> Resource for Managed<K> {
         K::decide(prior, config, &mut decision);
         let Decision { mut planned, replace, diagnostics } = decision;
         let writes = prior.is_null() || self.writes(prior, &planned);
-        for name in K::lifted().iter().map(|(name, _)| *name).chain(["status"]) {
-            let value = if writes { Value::UNKNOWN } else { prior.attribute(name).clone() };
-            set(&mut planned, &[name], value);
+        for (name, _) in K::lifted() {
+            let before = prior.attribute(name);
+            let kept = !writes || (!before.is_null() && K::is_kept(name, prior, &planned));
+            set(&mut planned, &[name], if kept { before.clone() } else { Value::UNKNOWN });
         }
+        let status = if writes { Value::UNKNOWN } else { prior.attribute("status").clone() };
+        set(&mut planned, &["status"], status);
         let mut plan = Plan::of(Whole(planned)).with(diagnostics);
         if !prior.is_null() {
             let immutable = self.fields.spec.iter().filter(|field| field.immutable);
@@ -344,7 +359,7 @@ impl<K: Kind> Resource for Managed<K> {
             }
         };
         let (object, diagnostics) = self.ready(site, &target, written, &planned, patience).await;
-        Outcome::exists(Whole(self.state(&object, &planned))).with(diagnostics)
+        Outcome::exists(self.settled(&object, &planned)).with(diagnostics)
     }
 
     async fn read(&self, call: Call<'_, Site>, state: Whole) -> Outcome<Whole> {
@@ -404,7 +419,7 @@ impl<K: Kind> Resource for Managed<K> {
         {
             diagnostics.append(attempt.failed(&error));
         }
-        Outcome::exists(Whole(self.state(&object, &planned))).with(diagnostics)
+        Outcome::exists(self.settled(&object, &planned)).with(diagnostics)
     }
 
     async fn delete(&self, call: Call<'_, Site>, prior: Whole) -> Outcome<Whole> {

@@ -68,10 +68,10 @@ pub(super) fn applied<K: Kind>(config: &Whole, prior: Option<&Whole>, plan: &Pla
     let mut body = kind.body(&target, prior.map_or(&nothing, |it| &it.0), &config.0, planned);
     body["metadata"]["uid"] = "u".into();
     let object: DynamicObject = serde_json::from_value(body).unwrap();
-    let state = kind.state(&object, planned);
-    let findings = consistency::applied(&kind.schema().unwrap(), planned, &state);
+    let state = kind.settled(&object, planned);
+    let findings = consistency::applied(&kind.schema().unwrap(), planned, &state.0);
     assert!(findings.is_empty(), "{findings:?}");
-    Whole(state)
+    state
 }
 
 pub(super) fn machine() -> Json {
@@ -266,6 +266,33 @@ fn rule_3_an_allocated_value_is_unknown_at_first_and_copied_from_then_on() {
     assert_eq!(first.attribute("uid"), &Value::UNKNOWN_NOT_NULL);
     let second = plan::<VirtualMachine>(Some(&settled(&machine())), &config).planned.0;
     assert_eq!(second.attribute("uid"), &Value::from("u"));
+}
+
+#[test]
+fn rule_3_a_change_that_starts_nothing_anew_keeps_the_address_and_any_change_the_node() {
+    let mut prior = settled(&machine());
+    for (name, value) in [("address", "10.0.0.2"), ("node_name", "edge-1")] {
+        set(&mut prior.0, &[name], value.into());
+    }
+    let planned = |name: &str, value: Json| {
+        let config = config::<VirtualMachine>(&with(machine(), name, value));
+        let plan = plan::<VirtualMachine>(Some(&prior), &config);
+        // The object of this test has no status: nothing that was planned is lost with it.
+        let after = applied::<VirtualMachine>(&config, Some(&prior), &plan);
+        assert_eq!(after.0.attribute("node_name"), &Value::from("edge-1"));
+        assert_eq!(plan.planned.0.attribute("status"), &Value::UNKNOWN, "{name}");
+        plan.planned.0.attribute("address").clone()
+    };
+    for (name, value) in
+        [("labels", json!({"a": "b"})), ("cpu", json!(2)), ("deletion_protection", json!(true))]
+    {
+        assert_eq!(planned(name, value), Value::from("10.0.0.2"), "{name}");
+    }
+    for (name, value) in
+        [("run_strategy", json!("Halted")), ("interfaces", json!([])), ("restart_request", json!("a"))]
+    {
+        assert_eq!(planned(name, value), Value::UNKNOWN, "{name}");
+    }
 }
 
 #[test]

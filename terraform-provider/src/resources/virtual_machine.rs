@@ -91,6 +91,12 @@ impl Kind for VirtualMachine {
         }
     }
 
+    fn is_kept(name: &str, prior: &Value, planned: &Value) -> bool {
+        // It moves to another node by replacement alone. Whatever starts it anew may bring another address.
+        let starts = ["interfaces", "cloud_init", "restart_request", "run_strategy", "paused"];
+        name == "node_name" || starts.iter().all(|it| prior.attribute(it) == planned.attribute(it))
+    }
+
     fn effects() -> &'static [(&'static str, Effect)] {
         &[
             ("`cloud_init.reseed`", Effect::Start),
@@ -131,12 +137,18 @@ impl Kind for VirtualMachine {
         let changed = changed_data(prior.attribute("cloud_init"), decision.planned.attribute("cloud_init"));
         let Some((attribute, mark)) = changed else { return };
         let on_change = decision.planned.attribute(ON_CHANGE);
-        // Not known yet: it may come to be `reboot`, and the plan must leave room for that.
-        let mark = if matches!(on_change, Value::Unknown(_)) { Value::UNKNOWN } else { mark };
         match text(on_change).as_str() {
             "replace" => decision.replace.push(Path::of("cloud_init").attribute(&attribute)),
             "reboot" => remake(config, decision, &mark),
-            _ if !on_change.is_known() => remake(config, decision, &mark),
+            // A plan that may come to be another action is refused by the host, as an error of ours.
+            _ if !on_change.is_known() => {
+                let detail = format!(
+                    "{attribute} changes, and whether that replaces the guest must stand in the plan. Give \
+                     {ON_CHANGE} a value that is known when planning, or apply first what its value comes from (-target)."
+                );
+                let at = Path::of(ON_CHANGE);
+                decision.diagnostics.error(at, "Effect of new user data is not known", detail);
+            }
             _ => {
                 let detail = "The running guest keeps the data it has: cloud-init runs once. Set on_user_data_change to \
                               reboot or replace to bring the change into the guest.";
@@ -306,19 +318,24 @@ fn validate_cloud_init(cloud_init: &Value, diagnostics: &mut Diagnostics) {
     }
 }
 
-/// The guest has written to a disk: another source means another machine.
+/// The guest has written to a disk: another source means another machine. What is not known yet may come to be one.
 fn replaced_disks(prior: &Value, planned: &Value) -> Vec<Path> {
-    let (Value::List(before), Value::List(now)) = (prior.attribute("disks"), planned.attribute("disks"))
-    else {
-        return Vec::new();
-    };
     let at = Path::of("disks");
-    let boot = |disks: &[Value]| disks.first().map(|disk| disk.attribute("name").clone());
+    let (before, now) = match (prior.attribute("disks"), planned.attribute("disks")) {
+        (Value::List(before), Value::List(now)) => (before, now),
+        (Value::List(_), Value::Unknown(_)) => return vec![at],
+        _ => return Vec::new(),
+    };
     let other_source = now.iter().enumerate().filter(|(_, disk)| {
-        let before = named(before, disk);
-        before.is_some_and(|before| before.attribute("image") != disk.attribute("image"))
+        let name = disk.attribute("name");
+        let may_be = |before: &&Value| match name {
+            Value::Unknown(_) => named(now, before).is_none(),
+            name => name == before.attribute("name"),
+        };
+        before.iter().filter(may_be).any(|before| before.attribute("image") != disk.attribute("image"))
     });
     let mut paths: Vec<_> = other_source.map(|(index, _)| at.index(index).attribute("image")).collect();
+    let boot = |disks: &[Value]| disks.first().map(|disk| disk.attribute("name").clone());
     if boot(before) != boot(now) {
         paths.push(at.index(0).attribute("name"));
     }

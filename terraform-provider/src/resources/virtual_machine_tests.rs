@@ -127,6 +127,50 @@ fn host_rule_2_a_secret_that_is_not_known_yet_leaves_room_for_another_first_boot
 }
 
 #[test]
+fn host_rule_2_whether_new_user_data_replaces_must_be_known_in_the_plan() {
+    let mut change = config::<VirtualMachine>(&machine());
+    set(&mut change.0, &["on_user_data_change"], Value::UNKNOWN);
+    let prior = config::<VirtualMachine>(&machine());
+    let prior = applied::<VirtualMachine>(&prior, None, &plan::<VirtualMachine>(None, &prior));
+    assert!(!plan::<VirtualMachine>(Some(&prior), &change).diagnostics.has_errors(), "nothing changes");
+    set(&mut change.0, &["cloud_init", "user_data"], "#cloud-config\nhostname: x\n".into());
+    let refused = plan::<VirtualMachine>(Some(&prior), &change).diagnostics;
+    let refused: Vec<_> = refused.into_iter().map(|it| it.path).collect();
+    assert_eq!(refused, [Path::of("on_user_data_change")]);
+}
+
+#[test]
+fn host_rule_2_what_may_come_to_replace_is_planned_as_a_replacement() {
+    let prior = config::<VirtualMachine>(&machine());
+    let mut prior = applied::<VirtualMachine>(&prior, None, &plan::<VirtualMachine>(None, &prior));
+    set(&mut prior.0, &["node_name"], "edge-1".into());
+    for name in ["disks", "placement", "firmware"] {
+        let mut change = config::<VirtualMachine>(&machine());
+        set(&mut change.0, &[name], Value::UNKNOWN);
+        assert!(!plan::<VirtualMachine>(Some(&prior), &change).replace.is_empty(), "{name}");
+    }
+    let mut change = config::<VirtualMachine>(&machine());
+    set(&mut change.0, &["on_user_data_change"], "replace".into());
+    set(&mut change.0, &["cloud_init"], Value::UNKNOWN);
+    assert!(!plan::<VirtualMachine>(Some(&prior), &change).replace.is_empty());
+    // One more disk, whose name is not known: it can be neither of those that are named.
+    let mut change = config::<VirtualMachine>(&machine());
+    let Value::List(mut disks) = change.0.attribute("disks").clone() else { panic!("no disks") };
+    let mut more = disks[1].clone();
+    set(&mut more, &["name"], Value::UNKNOWN);
+    disks.push(more);
+    set(&mut change.0, &["disks"], Value::List(disks.clone()));
+    assert!(plan::<VirtualMachine>(Some(&prior), &change).replace.is_empty());
+    // It may be the blank one, but then with an image.
+    set(&mut disks[2], &["image"], "debian".into());
+    set(&mut change.0, &["disks"], Value::List(vec![disks[0].clone(), disks[2].clone()]));
+    assert_eq!(
+        plan::<VirtualMachine>(Some(&prior), &change).replace,
+        [Path::of("disks").index(1).attribute("image")]
+    );
+}
+
+#[test]
 fn only_another_version_is_a_change_of_write_only_data() {
     for (attribute, _, _) in BOTH {
         let first = config::<VirtualMachine>(&secretly(attribute, 1));

@@ -220,15 +220,20 @@ impl Pen {
                 &[("0", ""), ("30", "60 / 2"), ("3600", "")],
             )
             + &self.free("deletion_protection", "deletion_protection", &[("false", "1 == 2")])
-            + &self.free(
-                "on_user_data_change",
-                "on_user_data_change",
-                &[("\"ignore\"", ""), ("\"reboot\"", "")],
-            );
+            + &self.on_user_data_change();
         text += &self.placement(site);
         text += &self.cloud_init(site);
         text += &self.disks();
         text + &self.interfaces()
+    }
+
+    /// What a change of user data does must be known when it changes.
+    fn on_user_data_change(&mut self) -> String {
+        let (name, options) = ("on_user_data_change", [("\"ignore\"", ""), ("\"reboot\"", "")]);
+        match self.edition {
+            Edition::First => self.free(name, name, &options),
+            Edition::Second => format!("  {name} = {}\n", self.value(name, Edition::Second, &options)),
+        }
     }
 
     fn placement(&mut self, site: &Site) -> String {
