@@ -54,10 +54,13 @@ const OF_NODE: &str = "list of this node";
 pub(crate) struct Networks {
     libvirt: Libvirt,
     pool: Ipv4Net,
-    /// What was ensured and is in use or was so lately. One change at a time, or two networks could be given the same
-    /// subnet.
-    ensured: Arc<Mutex<HashMap<Uuid, Ensured>>>,
+    /// What was ensured for which virtual machine and is in use or was so lately. One change at a time, or two networks
+    /// could be given the same subnet.
+    ensured: Arc<Mutex<HashMap<(Machine, Uuid), Ensured>>>,
 }
+
+/// UID of a virtual machine.
+type Machine = Uuid;
 
 struct Ensured {
     record: NetworkRecord,
@@ -70,9 +73,9 @@ impl Networks {
         Self { libvirt, pool, ensured: Arc::default() }
     }
 
-    /// Brings a network up, or finds it up, and says what to connect an interface to. Idempotent; short of a clash, a
-    /// missing bridge or a fault of libvirt or the kernel it always succeeds.
-    pub(crate) async fn ensure(&self, record: &NetworkRecord) -> Result<Source, Error> {
+    /// Brings a network up for a virtual machine, or finds it up, and says what to connect an interface to. Idempotent;
+    /// short of a clash, a missing bridge or a fault of libvirt or the kernel it always succeeds.
+    pub(crate) async fn ensure(&self, machine: Machine, record: &NetworkRecord) -> Result<Source, Error> {
         let mut ensured = self.ensured.lock().await;
         let source = match &record.kind {
             Kind::Nat { subnet } => self.ensure_libvirt(record, *subnet, NetworkKind::Nat).await,
@@ -82,8 +85,13 @@ impl Networks {
                 vlan_bridge(record, &Tagged { trunk: name.clone(), vlan: *vlan }).await
             }
         }?;
-        ensured.insert(record.uid, Ensured { record: record.clone(), at: Instant::now() });
+        ensured.insert((machine, record.uid), Ensured { record: record.clone(), at: Instant::now() });
         Ok(source)
+    }
+
+    /// A virtual machine is gone, so nothing waits for it any more: the next [`Networks::collect`] may free its subnets.
+    pub(crate) async fn release(&self, machine: Machine) {
+        self.ensured.lock().await.retain(|(held_by, _), _| *held_by != machine);
     }
 
     /// Everybody this node has heard from on its networks: how the address of a guest on a host's bridge is known.
@@ -92,33 +100,35 @@ impl Networks {
         kernel.neighbours().await.map_err(kernel_failed(OF_NODE))
     }
 
-    /// Removes our networks and VLAN bridges that nobody uses.
+    /// Removes our networks and VLAN bridges that nobody uses; whether a network was among them, which frees a subnet.
     ///
     /// `in_use` are the networks of every virtual machine on the node, halted ones and orphans too. One that was
     /// ensured within the last minute is kept as well, for the virtual machine that is about to be defined; so is one
     /// with a guest still connected, whatever `in_use` says. Foreign networks and devices are never touched. One that
     /// cannot be removed keeps none of the others; the first failure is returned when all were tried.
-    pub(crate) async fn collect(&self, in_use: &HashSet<Uuid>) -> Result<(), Error> {
+    pub(crate) async fn collect(&self, in_use: &HashSet<Uuid>) -> Result<bool, Error> {
         self.collect_older(in_use, GRACE).await
     }
 
-    async fn collect_older(&self, in_use: &HashSet<Uuid>, grace: Duration) -> Result<(), Error> {
+    async fn collect_older(&self, in_use: &HashSet<Uuid>, grace: Duration) -> Result<bool, Error> {
         let mut ensured = self.ensured.lock().await;
-        ensured.retain(|uid, ensured| in_use.contains(uid) || ensured.at.elapsed() < grace);
+        ensured.retain(|(_, uid), ensured| in_use.contains(uid) || ensured.at.elapsed() < grace);
         let kernel = Netlink::open().map_err(kernel_failed(OF_NODE))?;
         let links = kernel.links().await.map_err(kernel_failed(OF_NODE))?;
         let mut removals = Vec::new();
         for network in self.networks(OF_NODE).await? {
-            let used = in_use.contains(&network.uuid) || ensured.contains_key(&network.uuid);
+            let awaited = || ensured.keys().any(|(_, uid)| *uid == network.uuid);
+            let used = in_use.contains(&network.uuid) || awaited();
             if is_ours(&network) && !used && !has_guests(&network, &links) {
                 tracing::info!(network = network.name, "removing a network nobody uses");
                 let removed = self.libvirt.remove_network(network.uuid).await;
                 removals.push(removed.map_err(libvirt_failed(&network.name)));
             }
         }
+        let freed = !removals.is_empty();
         let kept: Vec<Tagged> = ensured.values().filter_map(|ensured| tagged(&ensured.record)).collect();
         removals.push(vlan::collect(&kernel, &kept).await.map_err(kernel_failed(OF_NODE)));
-        removals.into_iter().collect()
+        removals.into_iter().collect::<Result<(), Error>>().map(|()| freed)
     }
 
     async fn ensure_libvirt(
@@ -131,7 +141,7 @@ impl Networks {
         let present = present(record, &networks)?;
         let claims = match present {
             Present::Active => Vec::new(),
-            _ => claims(record.uid, &networks).await.map_err(kernel_failed(&record.name))?,
+            _ => claims(record, &networks).await.map_err(kernel_failed(&record.name))?,
         };
         let plan = plan::plan(record.uid, wanted, present, self.pool, &claims);
         match plan.map_err(|conflict| self.conflict(record, conflict))? {

@@ -1,7 +1,6 @@
 //! What is there already: our network as libvirt has it, who else claims which addresses, who is connected.
 
 use ipnet::Ipv4Net;
-use uuid::Uuid;
 
 use super::error::Error;
 use super::names;
@@ -28,11 +27,12 @@ pub(super) fn present(record: &NetworkRecord, networks: &[Network]) -> Result<Pr
 }
 
 /// Who else uses which addresses, libvirt's networks first: their names say more than an address of a bridge.
-pub(super) async fn claims(own: Uuid, networks: &[Network]) -> Result<Vec<Claim>, netlink::Error> {
+pub(super) async fn claims(own: &NetworkRecord, networks: &[Network]) -> Result<Vec<Claim>, netlink::Error> {
     let kernel = Netlink::open()?;
     let (addresses, routes) = (kernel.addresses().await?, kernel.routes().await?);
-    let others = networks.iter().filter(|network| network.uuid != own);
-    let networks = others.flat_map(|network| subnets(network).map(|subnet| network_claim(network, subnet)));
+    let others = networks.iter().filter(|network| network.uuid != own.uid);
+    let networks =
+        others.flat_map(|network| subnets(network).map(|subnet| network_claim(&own.name, network, subnet)));
     let addresses = addresses.into_iter().map(|used| host_claim(ClaimKind::Address, "subnet", &used));
     let routes = routes.into_iter().map(|used| host_claim(ClaimKind::Route, "route", &used));
     Ok(networks.chain(addresses).chain(routes).collect())
@@ -49,9 +49,11 @@ fn host_claim(kind: ClaimKind, what: &str, used: &Used) -> Claim {
 }
 
 /// A claim that names a network as its owner knows it: ours by namespace and name, a foreign one as libvirt does.
-fn network_claim(network: &Network, subnet: Ipv4Net) -> Claim {
+fn network_claim(own: &str, network: &Network, subnet: Ipv4Net) -> Claim {
     let kind = if network.active { ClaimKind::ActiveNetwork } else { ClaimKind::StoppedNetwork };
     let by = match &network.record {
+        // Deleted and made again, while virtual machines of before are there.
+        Some(name) if name == own => format!("the earlier network {name} ({subnet}), still in use"),
         Some(name) => format!("network {name} ({subnet})"),
         None => format!("libvirt network {} ({subnet})", network.name),
     };

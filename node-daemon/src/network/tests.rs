@@ -30,6 +30,9 @@ fn on_a_host<F: Future<Output = ()>>(story: impl FnOnce(Host) -> F + Send + 'sta
     thread.join().unwrap();
 }
 
+/// The virtual machine that all is for, where it makes no difference.
+const MACHINE: Uuid = Uuid::from_u128(1);
+
 fn host() -> Host {
     let folder = TempDir::new().unwrap();
     let node = folder.path().join("node.xml");
@@ -41,7 +44,7 @@ fn host() -> Host {
 
 impl Host {
     async fn ensure(&self, record: &NetworkRecord) -> Result<Source, Error> {
-        self.networks.ensure(record).await
+        self.networks.ensure(MACHINE, record).await
     }
 
     /// Collects as if the last start were long ago.
@@ -204,6 +207,26 @@ fn a_network_in_use_or_about_to_be_used_is_not_collected() {
 }
 
 #[test]
+fn what_was_ensured_for_a_machine_that_is_gone_frees_its_subnet_at_once() {
+    on_a_host(|host| async move {
+        let (before, again) = (nat(7, "shop/lan", "10.20.0.0/24"), nat(8, "shop/lan", "10.20.0.0/24"));
+        host.ensure(&before).await.unwrap();
+        host.networks.ensure(Uuid::from_u128(2), &before).await.unwrap();
+        let error = host.ensure(&again).await.unwrap_err().to_string();
+        assert!(
+            error.contains("overlaps the earlier network shop/lan (10.20.0.0/24), still in use on this node"),
+            "{error}"
+        );
+        let collect = async || host.networks.collect(&HashSet::new()).await.unwrap();
+        host.networks.release(MACHINE).await;
+        assert!(!collect().await, "another machine is about to start");
+        host.networks.release(Uuid::from_u128(2)).await;
+        assert!(collect().await);
+        host.ensure(&again).await.unwrap();
+    });
+}
+
+#[test]
 fn a_stopped_network_is_started_with_the_subnet_it_had() {
     on_a_host(|host| async move {
         let lan = nat(7, "shop/lan", "");
@@ -236,7 +259,7 @@ fn without_libvirt_the_error_says_so_and_is_tried_again() {
     on_a_host(|_| async move {
         let (libvirt, _events) = Libvirt::open("test:///nowhere/node.xml").unwrap();
         let networks = Networks::new(libvirt, "10.88.0.0/16".parse().unwrap());
-        let error = networks.ensure(&nat(7, "shop/lan", "")).await.unwrap_err();
+        let error = networks.ensure(MACHINE, &nat(7, "shop/lan", "")).await.unwrap_err();
         assert_eq!((error.reason(), error.retry()), ("NetworkFailed", Retry::Soon));
     });
 }

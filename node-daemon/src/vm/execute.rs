@@ -75,7 +75,7 @@ impl<'a> Execution<'a> {
             }
             Step::WriteSeed(record) => self.write_seed(&dir, &record).await,
             Step::EnsureNetwork { interface, network } => {
-                let source = self.context.networks.ensure(&network).await;
+                let source = self.context.networks.ensure(uid, &network).await;
                 let failed = |error: crate::network::Error| obstacle(error.reason(), &error, error.retry());
                 self.sources.insert(interface, source.map_err(failed)?);
                 Ok(())
@@ -92,6 +92,7 @@ impl<'a> Execution<'a> {
             Step::Resume => done(libvirt.resume(uid).await),
             Step::Undefine => done(libvirt.undefine(uid).await),
             Step::RemoveFiles => {
+                self.context.networks.release(uid).await;
                 blocking(move || dir.remove().map_err(|error| folder_obstacle(&error))).await
             }
         }

@@ -41,6 +41,8 @@ struct Found {
     held: Held,
     /// What libvirt says of itself, if it answered.
     versions: Option<HypervisorVersions>,
+    /// Whether a subnet was freed, for which a virtual machine may be waiting.
+    freed: bool,
 }
 
 struct Supervisor {
@@ -162,6 +164,9 @@ impl Supervisor {
         if found.versions.is_some() {
             self.versions.clone_from(&found.versions);
         }
+        if found.freed {
+            self.nudge(&Changed::All);
+        }
         self.prefetch();
         self.collect_images(held);
         let holdings = holdings::holdings(&self.context, held, self.versions.clone());
@@ -232,14 +237,15 @@ impl Supervisor {
 async fn look_around(context: Arc<Context>) -> Result<Found, libvirt::Error> {
     let held = holdings::look(&context).await?;
     let host = context.libvirt.host().await.ok();
-    if let Err(error) = context.networks.collect(&held.networks()).await {
+    let freed = context.networks.collect(&held.networks()).await.unwrap_or_else(|error| {
         tracing::warn!(error = super::sentence(&error), "unused networks not removed");
-    }
+        false
+    });
     let versions = host.map(|host| HypervisorVersions {
         libvirt: host.libvirt_version,
         hypervisor: host.hypervisor_version,
     });
-    Ok(Found { held, versions })
+    Ok(Found { held, versions, freed })
 }
 
 /// Waits for a sweep that is under way.
