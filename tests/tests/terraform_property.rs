@@ -1,7 +1,8 @@
 //! Random configurations against the real API server, the real controller and real daemons over libvirt's test driver:
 //! apply, empty plan; the same in another spelling, empty plan; changed in place, empty plan; imported, empty plan.
 //!
-//! `HOLDFAST_LONG=1` runs 5,000 instead of a sample, `HOLDFAST_SEED` repeats a run.
+//! `HOLDFAST_LONG=1` runs 5,000 instead of a sample, `HOLDFAST_SEED` repeats a run, and `HOLDFAST_FIRST` goes on with it
+//! from that number.
 
 use std::env;
 use std::fmt::Write;
@@ -40,7 +41,7 @@ async fn any_configuration_plans_empty_once_it_is_applied_and_once_it_is_importe
         };
         tracing::info!(seed, "HOLDFAST_SEED");
         let count = if env::var_os("HOLDFAST_LONG").is_some() { LONG } else { SAMPLE };
-        let numbers: Vec<_> = (0..count).collect();
+        let numbers: Vec<_> = (first()?..count).collect();
         for (index, batch) in numbers.chunks(BATCH).enumerate() {
             let samples: Vec<_> = batch.iter().map(|number| Sample { seed, number: *number }).collect();
             // One program for the mass, each for a sample.
@@ -50,13 +51,21 @@ async fn any_configuration_plans_empty_once_it_is_applied_and_once_it_is_importe
                 let workspace = Workspace::open(cli, folder, story.site.kubeconfig())?;
                 let most = if cli == Cli::OpenTofu { BATCH } else { SECOND_PROGRAM };
                 let outcome = live(&workspace, &site, &samples[..samples.len().min(most)]);
-                outcome.with_context(|| format!("batch {index} of HOLDFAST_SEED={seed}"))?;
-                tracing::info!(index, cli = cli.word(), "a batch is through");
+                outcome.with_context(|| format!("HOLDFAST_SEED={seed} HOLDFAST_FIRST={}", batch[0]))?;
+                tracing::info!(first = batch[0], cli = cli.word(), "a batch is through");
             }
         }
         Ok(())
     })
     .await
+}
+
+/// Where to begin, for a run that goes on where one ended.
+fn first() -> Result<usize> {
+    match env::var("HOLDFAST_FIRST") {
+        Ok(text) => text.parse().with_context(|| format!("HOLDFAST_FIRST is {text:?}, not a number")),
+        Err(_) => Ok(0),
+    }
 }
 
 /// The whole life of a batch.
