@@ -252,7 +252,14 @@ async fn a_guest_starts_again_without_its_network_object_and_follows_one_made_ag
 
         offer(story, "lan", "{nat: {subnet: 10.79.0.0/24}}").await?;
         machine.change(json!({"restartRequest": "again"})).await?;
-        machine.wait_serial("address eth0 10.79.0.", 1, SOON).await
+        machine.wait_serial("address eth0 10.79.0.", 1, SOON).await?;
+
+        // Its subnet is that of the network it takes the place of.
+        networks.delete("lan", &DeleteParams::default()).await?;
+        story.wait_gone::<VirtualMachineNetwork>("lan", SOON).await?;
+        offer(story, "lan", "{nat: {subnet: 10.79.0.0/24}}").await?;
+        machine.change(json!({"restartRequest": "once more"})).await?;
+        machine.wait_serial("address eth0 10.79.0.", 2, SOON).await
     })
     .await
 }

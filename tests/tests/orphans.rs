@@ -214,7 +214,14 @@ async fn a_node_that_is_deleted_releases_its_guests_and_finds_them_as_orphans_wh
         change_node(story, "a", json!({"unschedulable": false})).await?;
         let old = processes(story, "b", machine.uid()).await?;
 
-        nodes(story).delete("b", &DeleteParams::default()).await.context("could not delete node b")?;
+        let delete = async || nodes(story).delete("b", &DeleteParams::default()).await;
+        let refused = delete().await.expect_err("it is alive").to_string();
+        ensure!(refused.contains("is Ready and holds virtual machines"), "{refused}");
+        story.site.member("b").await?.kill_daemon();
+        wait_for("the silent node to be deleted", SOON, async || {
+            Ok(delete().await.map_or_else(|error| Look::NotYet(error.to_string()), |_| Look::Done(())))
+        })
+        .await?;
         machine
             .wait("on the other node", SOON, |object| {
                 let node = object.status.as_ref().map(|status| status.node_name.clone()).unwrap_or_default();

@@ -77,9 +77,13 @@ impl Networks {
     /// short of a clash, a missing bridge or a fault of libvirt or the kernel it always succeeds.
     pub(crate) async fn ensure(&self, machine: Machine, record: &NetworkRecord) -> Result<Source, Error> {
         let mut ensured = self.ensured.lock().await;
+        let others = ensured.iter().filter(|((by, _), it)| *by != machine && it.at.elapsed() < GRACE);
+        let awaited: HashSet<Uuid> = others.map(|((_, uid), _)| *uid).collect();
         let source = match &record.kind {
-            Kind::Nat { subnet } => self.ensure_libvirt(record, *subnet, NetworkKind::Nat).await,
-            Kind::Isolated { subnet } => self.ensure_libvirt(record, *subnet, NetworkKind::Isolated).await,
+            Kind::Nat { subnet } => self.ensure_libvirt(record, *subnet, NetworkKind::Nat, &awaited).await,
+            Kind::Isolated { subnet } => {
+                self.ensure_libvirt(record, *subnet, NetworkKind::Isolated, &awaited).await
+            }
             Kind::Bridge { name, vlan: None } => host_bridge(record, name).await,
             Kind::Bridge { name, vlan: Some(vlan) } => {
                 vlan_bridge(record, &Tagged { trunk: name.clone(), vlan: *vlan }).await
@@ -136,9 +140,13 @@ impl Networks {
         record: &NetworkRecord,
         wanted: Option<Subnet>,
         kind: NetworkKind,
+        awaited: &HashSet<Uuid>,
     ) -> Result<Source, Error> {
-        let networks = self.networks(&record.name).await?;
+        let mut networks = self.networks(&record.name).await?;
         let present = present(record, &networks)?;
+        if present != Present::Active {
+            self.remove_earlier(record, awaited, &mut networks).await?;
+        }
         let claims = match present {
             Present::Active => Vec::new(),
             _ => claims(record, &networks).await.map_err(kernel_failed(&record.name))?,
@@ -153,6 +161,30 @@ impl Networks {
             }
         }
         Ok(Source::Network(names::network(record.uid)))
+    }
+
+    /// Takes networks out of the way that had this name before: deleted and made again, a network has another UID and
+    /// mostly the same subnet. One with a guest on it stays, and one that another virtual machine is about to start on.
+    async fn remove_earlier(
+        &self,
+        record: &NetworkRecord,
+        awaited: &HashSet<Uuid>,
+        networks: &mut Vec<Network>,
+    ) -> Result<(), Error> {
+        let is_earlier = |it: &Network| it.record.as_ref() == Some(&record.name) && it.uuid != record.uid;
+        if !networks.iter().any(is_earlier) {
+            return Ok(());
+        }
+        let kernel = Netlink::open().map_err(kernel_failed(&record.name))?;
+        let links = kernel.links().await.map_err(kernel_failed(&record.name))?;
+        let goes = |it: &Network| is_earlier(it) && !awaited.contains(&it.uuid) && !has_guests(it, &links);
+        let (earlier, others): (Vec<_>, Vec<_>) = networks.drain(..).partition(goes);
+        *networks = others;
+        for network in earlier {
+            tracing::info!(network = record.name, "removing the earlier network of this name");
+            self.libvirt.remove_network(network.uuid).await.map_err(libvirt_failed(&record.name))?;
+        }
+        Ok(())
     }
 
     async fn define(&self, record: &NetworkRecord, subnet: Ipv4Net, kind: NetworkKind) -> Result<(), Error> {

@@ -130,7 +130,7 @@ fn networks_without_a_subnet_get_different_ones_of_the_pool() {
 #[test]
 fn networks_ensured_at_once_do_not_meet_in_one_subnet() {
     on_a_host(|host| async move {
-        let records: Vec<_> = (0..8).map(|n| nat(7 + 256 * n, "shop/lan", "")).collect();
+        let records: Vec<_> = (0..8).map(|n| nat(7 + 256 * n, &format!("shop/lan-{n}"), "")).collect();
         for result in futures::future::join_all(records.iter().map(|record| host.ensure(record))).await {
             result.unwrap();
         }
@@ -223,6 +223,16 @@ fn what_was_ensured_for_a_machine_that_is_gone_frees_its_subnet_at_once() {
         host.networks.release(Uuid::from_u128(2)).await;
         assert!(collect().await);
         host.ensure(&again).await.unwrap();
+    });
+}
+
+#[test]
+fn a_network_made_again_takes_the_place_of_the_earlier_one() {
+    on_a_host(|host| async move {
+        let (before, again) = (nat(7, "shop/lan", "10.20.0.0/24"), nat(8, "shop/lan", "10.20.0.0/24"));
+        host.ensure(&before).await.unwrap();
+        host.ensure(&again).await.unwrap();
+        assert!(host.find(&before).await.is_none() && host.find(&again).await.unwrap().active);
     });
 }
 
