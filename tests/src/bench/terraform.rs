@@ -2,8 +2,7 @@
 //!
 //! Beside them the same CLI with a hundred of its own `terraform_data`, which ask nobody. A plan of the CLI costs by the
 //! value: it takes each apart at every step, whoever the provider is. So the limit of a plan is `terraform_data` that holds
-//! what a machine is configured with, its defaults included; it keeps all twice, as input and as output, which makes up for
-//! the status. The ratio to `terraform_data` with three values stands beside it and decides nothing: a provider that cost
+//! what the state of a machine does but its status; it keeps all twice, as input and as output, which makes up for that. The ratio to `terraform_data` with three values stands beside it and decides nothing: a provider that cost
 //! nothing could not reach its limit with a schema like ours.
 //! An apply returns when each machine is ready, so its limit does that work too: a bare client makes the same objects, as
 //! many at a time, and waits for each. The ratio to `terraform_data` alone stands beside it for the same reason: it counts
@@ -113,7 +112,7 @@ fn builtin(desk: &Desk, name: &str, values: &str) -> Result<Workspace> {
     Ok(workspace)
 }
 
-/// What the first machine is configured with, as the CLI can read it: its state without what became of it.
+/// The state of the first machine but its status, as the CLI can read it: what is configured, defaults, and four names.
 fn configured(ours: &Workspace) -> Result<String> {
     let mut values = ours.values("holdfast_virtual_machine.m[0]")?;
     let attributes = values.as_object_mut().context("a machine is no object")?;
