@@ -187,8 +187,13 @@ async fn a_node_that_is_deleted_releases_its_machines_and_loses_its_rights() -> 
     let ready = async || Ok(scene.is_ready("default", "web").await?.then_some(()));
     wait(&office, "it to be ready", ready).await?;
     let before = scene.node_of("default", "web").await?;
-    scene.stops(&before);
     let nodes: Api<HypervisorNode> = Api::all(office.admin().await?);
+    let reported = async || {
+        let status = nodes.get(&before).await?.status.unwrap_or_default();
+        Ok((!status.virtual_machines.is_empty()).then_some(()))
+    };
+    wait(&office, "its node to report it", reported).await?;
+    scene.stops(&before);
     let delete = async || nodes.delete(&before, &DeleteParams::default()).await;
     let refused = delete().await.expect_err("it was Ready a moment ago").to_string();
     assert!(refused.contains("is Ready and holds virtual machines"), "{refused}");
