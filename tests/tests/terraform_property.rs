@@ -92,7 +92,7 @@ fn live(workspace: &Workspace, site: &Site, samples: &[Sample]) -> Result<()> {
     for planned in workspace.foreseen(&with_imports)? {
         imports_nothing_but_its_own(&planned)?;
     }
-    workspace.apply(&with_imports).context("an import")?;
+    workspace.apply_as_foreseen().context("an import")?;
     workspace.succeed(&["destroy", "-auto-approve", "-parallelism=40"]).map(drop)
 }
 

@@ -19,6 +19,8 @@ pub use planned::Planned;
 
 /// Most of the time is waiting.
 const PARALLEL: &str = "-parallelism=40";
+/// The plan that [`Workspace::foreseen`] leaves.
+const SAVED: &str = "saved.plan";
 /// As the provider is built with this harness.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -146,6 +148,8 @@ impl Workspace {
             .env("TF_DATA_DIR", self.folder.join("data"))
             .env("TF_IN_AUTOMATION", "1")
             .env("CHECKPOINT_DISABLE", "1")
+            // Rare collections: the CLI is short-lived, and most of the time of many plans is its own.
+            .env("GOGC", "400")
             .envs(&self.variables)
             .stdin(Stdio::null());
         command
@@ -182,6 +186,12 @@ impl Workspace {
         self.must_be_settled()
     }
 
+    /// Applies what was last foreseen; the plan after it must be empty.
+    pub fn apply_as_foreseen(&self) -> Result<()> {
+        self.succeed(&["apply", PARALLEL, SAVED])?;
+        self.must_be_settled()
+    }
+
     /// The plan must be empty.
     pub fn must_be_settled(&self) -> Result<()> {
         let output = self.run(&["plan", "-detailed-exitcode", PARALLEL])?;
@@ -197,8 +207,8 @@ impl Workspace {
     /// The same, with the attributes that would differ.
     pub fn foreseen(&self, configuration: &str) -> Result<Vec<Planned>> {
         self.configure(configuration)?;
-        self.succeed(&["plan", "-out=saved.plan", PARALLEL])?;
-        let plan: Value = serde_json::from_str(&self.succeed(&["show", "-json", "saved.plan"])?)
+        self.succeed(&["plan", &format!("-out={SAVED}"), PARALLEL])?;
+        let plan: Value = serde_json::from_str(&self.succeed(&["show", "-json", SAVED])?)
             .context("could not read the plan")?;
         Ok(plan["resource_changes"].as_array().into_iter().flatten().map(Planned::of).collect())
     }
