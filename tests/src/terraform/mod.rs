@@ -148,8 +148,6 @@ impl Workspace {
             .env("TF_DATA_DIR", self.folder.join("data"))
             .env("TF_IN_AUTOMATION", "1")
             .env("CHECKPOINT_DISABLE", "1")
-            // Rare collections: the CLI is short-lived, and most of the time of many plans is its own.
-            .env("GOGC", "400")
             .envs(&self.variables)
             .stdin(Stdio::null());
         command
