@@ -1,6 +1,9 @@
 //! Conditions: their types and reasons in one place, and a setter that moves the time only with the status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use crate::bounds::{self, CONDITIONS, NAME, SENTENCE, WORD};
 
 /// The object is as its spec asks: for a virtual machine, it runs or is halted as specified.
 pub const READY: &str = "Ready";
@@ -66,7 +69,8 @@ pub struct Finding {
     pub is: Is,
     /// Why, in one `PascalCase` word for programs.
     pub reason: &'static str,
-    /// Why, in one sentence for people, with the remedy; empty where the reason says it all.
+    /// Why, in one sentence for people, with the remedy; empty where the reason says it all. It is cut where it is longer
+    /// than the schema allows.
     pub message: String,
 }
 
@@ -98,7 +102,7 @@ fn condition(before: &[Condition], finding: &Finding, generation: Option<i64>, n
         type_: finding.type_.to_owned(),
         status: finding.is.word().to_owned(),
         reason: finding.reason.to_owned(),
-        message: finding.message.clone(),
+        message: bounds::cut(finding.message.clone(), SENTENCE),
         observed_generation: generation,
         last_transition_time: same.map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
     }
@@ -112,6 +116,43 @@ pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Conditio
 /// Whether the condition of this type is `True`, at whatever generation.
 pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == Is::True.word())
+}
+
+/// The schema of a list of conditions: that of Kubernetes with bounds, which its own type does not have.
+pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
+    let text = |most: usize, description: &str| json_schema!({ "type": "string", "maxLength": most, "description": description });
+    json_schema!({
+        "type": "array",
+        "maxItems": CONDITIONS,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "description": "What is so, since when and why.",
+            "required": ["lastTransitionTime", "message", "reason", "status", "type"],
+            "properties": {
+                "type": text(NAME, "What it is about, such as Ready."),
+                "status": {
+                    "type": "string",
+                    "enum": ["True", "False", "Unknown"],
+                    "description": "Whether it is so: True, False or Unknown.",
+                },
+                "reason": text(WORD, "Why, in one word for programs."),
+                "message": text(SENTENCE, "Why, in a sentence for people, with what to do; it may be empty."),
+                "observedGeneration": {
+                    "type": "integer",
+                    "format": "int64",
+                    "description": "Generation of the object that it speaks of; one of an earlier generation is out of date.",
+                },
+                "lastTransitionTime": {
+                    "type": "string",
+                    "format": "date-time",
+                    "maxLength": WORD,
+                    "description": "When status changed last.",
+                },
+            },
+        },
+    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::{LISTED, NAME, WORD};
+
 /// What is fetched and what it must turn out to be.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -96,6 +98,7 @@ pub enum ImageFormat {
 pub struct Prefetch {
     /// Labels a HypervisorNode must carry, all of them; an empty selector means every node.
     #[serde(default)]
+    #[schemars(schema_with = "crate::reference::selector")]
     pub node_selector: BTreeMap<String, String>,
 }
 
@@ -107,8 +110,9 @@ pub struct VirtualMachineImageStatus {
     #[schemars(with = "i64")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Names of the nodes that hold the image in their cache.
+    /// Names of the nodes that hold the image in their cache, at most 4096.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = LISTED), inner(length(max = NAME)))]
     pub nodes: Vec<String>,
     /// Size of the file as fetched, in bytes; absent until a node holds it.
     #[schemars(with = "i64")]
@@ -116,9 +120,10 @@ pub struct VirtualMachineImageStatus {
     pub size: Option<i64>,
     /// Size of the disk the image describes; absent until a node holds it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = WORD))]
     pub virtual_size: String,
     /// Ready is True when the image is accepted, and held by all selected nodes where prefetch is set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[schemars(schema_with = "crate::condition::schema")]
     pub conditions: Vec<Condition>,
 }

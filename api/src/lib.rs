@@ -16,6 +16,7 @@
     reason = "KubeSchema repeats each struct inside a function, where nobody can reach it"
 )]
 
+pub mod bounds;
 pub mod capacity;
 pub mod condition;
 pub mod image;

@@ -78,6 +78,6 @@ pub struct VirtualMachineNetworkStatus {
     pub observed_generation: Option<i64>,
     /// Ready is True when the network is accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[schemars(schema_with = "crate::condition::schema")]
     pub conditions: Vec<Condition>,
 }

@@ -6,6 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::Quantity;
+use crate::bounds::{DIGEST, FULL_NAME, IMAGES, LISTED, MACHINES, NAME, ORPHANS, SENTENCE, UID, WORD};
 use crate::image::{ImageFormat, ImageSource};
 
 /// What people and the controller want of a node.
@@ -50,7 +51,7 @@ pub struct HypervisorNodeSpec {
     pub prefetch: Vec<PrefetchImage>,
     /// UIDs of orphans the node shall destroy with all their disks; a person writes them here, nothing else removes an orphan.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), inner(length(max = UID)))]
     pub discard: Vec<String>,
 }
 
@@ -64,9 +65,11 @@ fn default_overcommit() -> i32 {
 pub struct NodeIdentity {
     /// SHA-256 of the public identity key (SubjectPublicKeyInfo, DER), hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = WORD))]
     pub key_sha256: String,
     /// SHA-256 of the TPM's endorsement key; empty for a key that lies in a file.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = WORD))]
     pub ek_sha256: String,
 }
 
@@ -82,6 +85,7 @@ pub struct PrefetchImage {
     /// Where it comes from.
     pub source: ImageSource,
     /// Its SHA-256 digest.
+    #[schemars(length(max = DIGEST))]
     pub digest: String,
     /// Its format: qcow2 or raw.
     pub format: ImageFormat,
@@ -106,17 +110,21 @@ pub struct HypervisorNodeStatus {
     /// True while the node's key lies in a file, which is for development only (node).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insecure_dev: bool,
-    /// Images in the cache of the node or on their way into it (node).
+    /// Images in the cache of the node or on their way into it, the first 1024 in the order of their digests (node).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = IMAGES))]
     pub images: Vec<CachedImage>,
-    /// UIDs of the virtual machines the node holds, running or not (node).
+    /// UIDs of the virtual machines the node holds, running or not, at most 8192 (node).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MACHINES), inner(length(max = UID)))]
     pub virtual_machines: Vec<String>,
-    /// Virtual machines the node holds and no object asks for; they run on until spec.discard names them (node).
+    /// Virtual machines the node holds and no object asks for; they run on until spec.discard names them; at most 2048 (node).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = ORPHANS))]
     pub orphans: Vec<Orphan>,
     /// Namespaces the node serves and may watch (controller).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = LISTED), inner(length(max = NAME)))]
     pub namespaces: Vec<String>,
     /// What is promised to virtual machines and orphans, per-machine overhead counted (controller).
     #[schemars(with = "Capacity")]
@@ -124,7 +132,7 @@ pub struct HypervisorNodeStatus {
     pub allocated: Option<Capacity>,
     /// Ready, Enrolled (controller).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[schemars(schema_with = "crate::condition::schema")]
     pub conditions: Vec<Condition>,
 }
 
@@ -143,14 +151,19 @@ pub struct Capacity {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct Versions {
     /// holdfast-node.
+    #[schemars(length(max = WORD))]
     pub daemon: String,
     /// libvirt.
+    #[schemars(length(max = WORD))]
     pub libvirt: String,
     /// The hypervisor, such as QEMU.
+    #[schemars(length(max = WORD))]
     pub hypervisor: String,
     /// Kernel release.
+    #[schemars(length(max = WORD))]
     pub kernel: String,
     /// Processor architecture, such as x86_64.
+    #[schemars(length(max = WORD))]
     pub architecture: String,
 }
 
@@ -158,11 +171,13 @@ pub struct Versions {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct AcceleratorStatus {
     /// kvm, or tcg (emulation) where the node is configured so.
+    #[schemars(length(max = WORD))]
     pub name: String,
     /// Whether guest code was seen to run with it; without that the node starts nothing.
     pub proved: bool,
     /// Why it was not proved, and what to do; empty otherwise.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = SENTENCE))]
     pub message: String,
 }
 
@@ -171,6 +186,7 @@ pub struct AcceleratorStatus {
 #[serde(rename_all = "camelCase")]
 pub struct CachedImage {
     /// Its SHA-256 digest.
+    #[schemars(length(max = DIGEST))]
     pub digest: String,
     /// Bytes on disk so far.
     pub bytes: i64,
@@ -182,6 +198,7 @@ pub struct CachedImage {
     pub virtual_size: Option<i64>,
     /// Why a prefetch does not advance; empty otherwise.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = SENTENCE))]
     pub message: String,
 }
 
@@ -189,8 +206,10 @@ pub struct CachedImage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct Orphan {
     /// UID of the object it was made for; also its libvirt domain UUID.
+    #[schemars(length(max = UID))]
     pub uid: String,
     /// Namespace and name it had, such as shop/web.
+    #[schemars(length(max = FULL_NAME))]
     pub name: String,
     /// Virtual processors it occupies.
     pub cpu: i32,

@@ -8,6 +8,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::CERTIFICATE;
+
 /// What the node asks for; immutable but for one response.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -73,12 +75,14 @@ pub enum EnrolmentMode {
 pub struct NodeEnrolmentStatus {
     /// What the node must answer in spec.response; empty in mode InsecureDev.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
     pub challenge: String,
     /// The certificate, PEM; with it the node is holdfast:node:<name>.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = CERTIFICATE))]
     pub certificate: String,
     /// Approved and Rejected by people or policy; Issued by the controller, with the reason while it is False.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[schemars(schema_with = "crate::condition::schema")]
     pub conditions: Vec<Condition>,
 }

@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::WORD;
+
 /// The key itself.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -80,6 +82,7 @@ fn sentence(why: &str) -> String {
 pub struct SSHKeyStatus {
     /// SHA-256 fingerprint as ssh-keygen -l prints it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = WORD))]
     pub fingerprint: String,
     /// Generation of the spec that was judged last.
     #[schemars(with = "i64")]
@@ -87,7 +90,7 @@ pub struct SSHKeyStatus {
     pub observed_generation: Option<i64>,
     /// Ready is True when the key can be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[schemars(schema_with = "crate::condition::schema")]
     pub conditions: Vec<Condition>,
 }
 

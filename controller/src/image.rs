@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use holdfast_api::condition::{self, Finding, READY};
 use holdfast_api::image::VirtualMachineImageStatus;
 use holdfast_api::node::{CachedImage, PrefetchImage};
-use holdfast_api::{Quantity, VirtualMachineImage};
+use holdfast_api::{Quantity, VirtualMachineImage, bounds};
 use kube::ResourceExt;
 
 use crate::place::first_few;
@@ -59,7 +59,7 @@ fn update(world: &World, image: &VirtualMachineImage) -> Option<Write> {
     let virtual_size = any.and_then(|cached| cached.virtual_size).and_then(|size| u64::try_from(size).ok());
     let wanted = VirtualMachineImageStatus {
         observed_generation: image.metadata.generation,
-        nodes: held.keys().map(|name| (*name).to_owned()).collect(),
+        nodes: held.keys().take(bounds::LISTED).map(|name| (*name).to_owned()).collect(),
         size: any.map(|cached| cached.total),
         virtual_size: virtual_size.map(|size| Quantity::from_bytes(size).0).unwrap_or_default(),
         conditions: condition::conditions(

@@ -1,6 +1,6 @@
 //! Bad input that the schema and its rules can know is answered at once, by the API server, in a sentence.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use holdfast_tests::control_plane::ControlPlane;
@@ -37,8 +37,11 @@ impl Counter {
 
     /// What a person reads who changes this object so; `None` when the change is accepted.
     fn change(&self, subresource: &str, object: &str, change: &Value) -> Option<String> {
-        let patch = change.to_string();
-        let mut words = vec!["patch", object, "--type=merge", "--dry-run=server", "--patch", &patch];
+        let file = self.folder.join(format!("{:?}.patch", std::thread::current().id())).display().to_string();
+        if let Err(error) = files::write(Path::new(&file), change.to_string()) {
+            return Some(format!("{error:#}"));
+        }
+        let mut words = vec!["patch", object, "--type=merge", "--dry-run=server", "--patch-file", &file];
         if !subresource.is_empty() {
             words.extend(["--subresource", subresource]);
         }
@@ -172,6 +175,99 @@ async fn a_bad_image_network_or_key_is_refused_in_a_sentence() -> Result<()> {
         ("host bits", network(&json!({"nat": {"subnet": "10.0.0.1/24"}})), "subnet must be an IPv4 network"),
         ("a bridge too long", network(&json!({"bridge": {"name": "b".repeat(16)}})), "spec.bridge.name"),
         ("no key", ssh_key("hello"), "publicKey must be one line in OpenSSH form"),
+    ])
+}
+
+/// An object of each kind that the schema accepts.
+fn one_of_each_kind() -> Vec<Value> {
+    let cluster = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "holdfast.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let digest = format!("sha256:{}", "0".repeat(64));
+    vec![
+        tiny("web").object(),
+        image(&json!({"source": {"http": {"url": "http://h/i"}}, "digest": digest, "format": "raw"})),
+        network(&json!({"nat": {}})),
+        ssh_key("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"),
+        cluster("HypervisorNode", "edge-1", json!({})),
+        cluster(
+            "NodeEnrolment",
+            "edge-1-a",
+            json!({"nodeName": "edge-1", "mode": "InsecureDev", "csr": "AAAA"}),
+        ),
+    ]
+}
+
+/// The metadata that is just allowed, and what is one too many of each with its sentence.
+fn metadata() -> (Value, Vec<(Value, &'static str)>) {
+    let many = |count: usize, text: fn(usize) -> String| (0..count).map(text).collect::<Vec<_>>();
+    let labels =
+        |count| many(count, |n| format!("l{n}")).into_iter().map(|key| (key, json!("v"))).collect::<Value>();
+    let finalizers = |count| json!(many(count, |n| format!("example.org/f{n}")));
+    let owner = |n| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": format!("u{n}")});
+    let owners = |count: usize| (0..count).map(owner).collect::<Value>();
+    let annotations = |bytes: usize| {
+        let kubectls = "k".repeat(100 << 10);
+        json!({"a": "\u{e9}".repeat((bytes - 1) / 2), "kubectl.kubernetes.io/last-applied-configuration": kubectls})
+    };
+    let most = json!({"labels": labels(64), "finalizers": finalizers(16), "ownerReferences": owners(16),
+        "annotations": annotations((64 << 10) - 1)});
+    let beyond = vec![
+        (json!({ "labels": labels(65) }), "an object has at most 64 labels"),
+        (json!({ "finalizers": finalizers(17) }), "an object has at most 16 finalizers"),
+        (json!({ "ownerReferences": owners(17) }), "an object has at most 16 owner references"),
+        (
+            json!({ "annotations": annotations((64 << 10) + 1) }),
+            "an object has at most 64 KiB of annotations",
+        ),
+    ];
+    (most, beyond)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_bounds_the_metadata_of_every_kind_of_ours() -> Result<()> {
+    let counter = counter().await?;
+    let (most, beyond) = metadata();
+    let with = |mut object: Value, more: &Value| {
+        for (key, value) in more.as_object().into_iter().flatten() {
+            object["metadata"][key] = value.clone();
+        }
+        object
+    };
+    for object in one_of_each_kind() {
+        let kind = object["kind"].clone();
+        assert_eq!(counter.hand_in(&with(object.clone(), &most))?, None, "{kind} with all that is allowed");
+        for (more, sentence) in &beyond {
+            let refusal =
+                counter.hand_in(&with(object.clone(), more))?.unwrap_or_else(|| "accepted".to_owned());
+            assert!(refusal.contains(sentence), "{kind}: expected {sentence:?}, got: {refusal}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_may_not_take_metadata_beyond_its_bounds() -> Result<()> {
+    let counter = counter().await?;
+    let mut key = ssh_key("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl");
+    key["metadata"]["name"] = json!("grows");
+    let file = counter.folder.join("grows.json");
+    files::write(&file, key.to_string())?;
+    install::kubectl(&counter.kubeconfig, &["create", "--filename", &file.display().to_string()])?;
+    for (more, sentence) in metadata().1 {
+        let refusal = counter.change("", "hkey/grows", &json!({ "metadata": more }));
+        let refusal = refusal.unwrap_or_else(|| "accepted".to_owned());
+        assert!(refusal.contains(sentence), "expected {sentence:?}, got: {refusal}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selector_beyond_what_a_label_can_be_is_refused() -> Result<()> {
+    let selector = |selector: Value| machine("placement", json!({ "nodeSelector": selector }));
+    let many: Value = (0..17).map(|n| (format!("l{n}"), json!("v"))).collect();
+    counter().await?.check(&[
+        ("too many labels", selector(many), "spec.placement.nodeSelector"),
+        ("a long value", selector(json!({"zone": "v".repeat(64)})), "spec.placement.nodeSelector.zone"),
+        ("a long key", selector(json!({("k".repeat(318)): "v"})), "nodeSelector must have keys of labels"),
     ])
 }
 

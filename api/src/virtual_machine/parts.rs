@@ -137,5 +137,6 @@ pub struct Placement {
     pub node_name: String,
     /// Labels the HypervisorNode must carry, all of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::reference::selector")]
     pub node_selector: BTreeMap<String, String>,
 }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Quantity;
+use crate::bounds::{ADDRESS, ADDRESSES, DIGEST, SENTENCE, UID, WORD};
 
 /// What became of the virtual machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -34,12 +35,15 @@ pub struct VirtualMachineStatus {
     pub printable_status: Option<PrintableStatus>,
     /// Addresses of the guest as the node sees them, without an agent in the guest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = ADDRESSES))]
     pub addresses: Vec<Address>,
     /// Interfaces with the hardware addresses they have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub interfaces: Vec<InterfaceStatus>,
     /// Disks with the image bytes they are built on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
     pub disks: Vec<DiskStatus>,
     /// Long work under way, in bytes.
     #[schemars(with = "Progress")]
@@ -47,6 +51,7 @@ pub struct VirtualMachineStatus {
     pub progress: Option<Progress>,
     /// Changes of the spec that the running guest has not got yet, and what each waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub pending_changes: Vec<PendingChange>,
     /// Times the guest was started again after it ended by itself; starts anew when the run strategy changes.
     #[schemars(with = "i32")]
@@ -54,6 +59,7 @@ pub struct VirtualMachineStatus {
     pub restart_count: Option<i32>,
     /// The restartRequest that was served last.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
     pub last_restart_request: String,
     /// Which Secret the seed was made from; never anything of its content.
     #[schemars(with = "SeedStatus")]
@@ -61,10 +67,11 @@ pub struct VirtualMachineStatus {
     pub seed: Option<SeedStatus>,
     /// UUID the guest sees and the libvirt domain has; the UID of this object.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = UID))]
     pub uuid: String,
     /// Ready, Scheduled, ImageReady, Running, AddressKnown, RestartRequired, Reconciling, Stalled and Removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[schemars(schema_with = "crate::condition::schema")]
     pub conditions: Vec<Condition>,
 }
 
@@ -110,8 +117,10 @@ pub struct Applied {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, KubeSchema)]
 pub struct Address {
     /// Name of the interface.
+    #[schemars(length(max = 20))]
     pub interface: String,
     /// The address.
+    #[schemars(length(max = ADDRESS))]
     pub ip: String,
     /// How it was learned: Lease (of the node's DHCP) or ARP.
     pub source: AddressSource,
@@ -131,8 +140,10 @@ pub enum AddressSource {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct InterfaceStatus {
     /// Name of the interface.
+    #[schemars(length(max = 20))]
     pub name: String,
     /// Its hardware address.
+    #[schemars(length(max = 17))]
     pub mac: String,
 }
 
@@ -141,9 +152,11 @@ pub struct InterfaceStatus {
 #[serde(rename_all = "camelCase")]
 pub struct DiskStatus {
     /// Name of the disk.
+    #[schemars(length(max = 20))]
     pub name: String,
     /// Digest of the image it is built on, pinned when a node was chosen; empty for a blank disk.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = DIGEST))]
     pub image_digest: String,
     /// Size the guest sees.
     #[serde(default, skip_serializing_if = "is_unknown")]
@@ -158,6 +171,7 @@ fn is_unknown(size: &Quantity) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct Progress {
     /// What is being done, such as Fetching image debian-13.
+    #[schemars(length(max = SENTENCE))]
     pub what: String,
     /// Bytes done.
     pub bytes: i64,
@@ -172,6 +186,7 @@ pub struct Progress {
 #[serde(rename_all = "camelCase")]
 pub struct PendingChange {
     /// Path of the field, such as spec.cpu.
+    #[schemars(length(max = WORD))]
     pub field: String,
     /// What it waits for: Restart, or Reseed (a new value of cloudInit.reseed and the next start).
     pub waits_for: WaitsFor,
@@ -206,14 +221,18 @@ impl WaitsFor {
 pub struct SeedStatus {
     /// UID of the Secret with the user-data; empty without one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = UID))]
     pub secret_uid: String,
     /// Its resource version.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = UID))]
     pub secret_resource_version: String,
     /// UID of the Secret with the network configuration; empty without one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = UID))]
     pub network_secret_uid: String,
     /// Its resource version.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = UID))]
     pub network_secret_resource_version: String,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::node::{AcceleratorStatus, HypervisorNodeStatus, Versions};
-use holdfast_api::{HypervisorNode, names};
+use holdfast_api::{HypervisorNode, bounds, names};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
@@ -129,13 +129,13 @@ fn status(
             daemon: env!("CARGO_PKG_VERSION").to_owned(),
             libvirt: hypervisor.libvirt,
             hypervisor: hypervisor.hypervisor,
-            kernel: facts.kernel.clone(),
+            kernel: bounds::cut(facts.kernel.clone(), bounds::WORD),
             architecture: std::env::consts::ARCH.to_owned(),
         }),
         accelerator: Some(AcceleratorStatus {
             name: accelerator.word().to_owned(),
             proved: proof.holds(),
-            message: proof.message().to_owned(),
+            message: bounds::cut(proof.message().to_owned(), bounds::SENTENCE),
         }),
         // Until the key can live in hardware there is no other way to run (config.rs).
         insecure_dev: true,

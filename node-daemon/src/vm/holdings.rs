@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use holdfast_api::Quantity;
 use holdfast_api::node::{CachedImage, Orphan};
+use holdfast_api::{Quantity, bounds};
 use uuid::Uuid;
 
 use super::context::Context;
@@ -120,10 +120,10 @@ fn images(context: &Context) -> Vec<CachedImage> {
         let image = images.entry(digest).or_insert_with(|| under_way(digest, Progress::default()));
         // Complete is complete, wherever it came from.
         if image.virtual_size.is_none() {
-            image.message = message;
+            image.message = bounds::cut(message, bounds::SENTENCE);
         }
     }
-    images.into_values().collect()
+    images.into_values().take(bounds::IMAGES).collect()
 }
 
 /// What keeps images from being fetched ahead. What keeps them from a virtual machine stands in that one's status.

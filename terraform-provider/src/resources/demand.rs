@@ -6,7 +6,7 @@
 //! ```text
 //! rule = all of { || all of }        all of = atom { && atom }
 //! atom = [!]self.matches('…')   self == ''   self >= 1   bytes(self).size() <= 32768
-//!        quantity(self).compareTo(quantity('64Mi')) >= 0
+//!        quantity(self).compareTo(quantity('64Mi')) >= 0   self.all(key, key.size() <= 317)
 //! ```
 //!
 //! A rule with anything else in it is left to the API and to what the kinds check by hand; a test names them all.
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use holdfast_api::Quantity;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use regex::Regex;
 
@@ -47,6 +47,7 @@ enum Atom {
     Matches(Regex),
     Unlike(Regex),
     Bytes(Side),
+    Keys(Side),
     Size(Side),
     Number(Side),
 }
@@ -58,7 +59,7 @@ enum Side {
     AtMost(i128),
 }
 
-/// What a schema says beside its rules. Texts count characters, lists elements.
+/// What a schema says beside its rules. Texts count characters, lists and maps elements.
 #[derive(Debug, Default)]
 struct Limits {
     least: Option<i64>,
@@ -79,8 +80,9 @@ impl Demand {
         let rules = rules.filter_map(|rule| Rule::read(&rule.rule, rule.message.as_deref()?));
         let whole = |bound: Option<f64>| bound.and_then(|bound| format!("{bound:.0}").parse().ok());
         let either = |one: Option<i64>, other: Option<i64>| one.or(other);
-        let element = match &schema.items {
-            Some(JSONSchemaPropsOrArray::Schema(element)) => Some(Box::new(Self::read(element))),
+        let element = match (&schema.items, &schema.additional_properties) {
+            (Some(JSONSchemaPropsOrArray::Schema(element)), _)
+            | (_, Some(JSONSchemaPropsOrBool::Schema(element))) => Some(Box::new(Self::read(element))),
             _ => None,
         };
         let fields = schema.properties.iter().flatten();
@@ -88,7 +90,10 @@ impl Demand {
             rules: rules.collect(),
             limits: Limits {
                 least: either(either(schema.min_length, schema.min_items), whole(schema.minimum)),
-                most: either(either(schema.max_length, schema.max_items), whole(schema.maximum)),
+                most: either(
+                    either(schema.max_length, schema.max_items),
+                    either(schema.max_properties, whole(schema.maximum)),
+                ),
             },
             fields: fields.map(|(key, schema)| (key.clone(), Self::read(schema))).collect(),
             element,
@@ -122,6 +127,13 @@ impl Demand {
                     }
                 }
             }
+            (Form::Texts, Value::Map(elements)) => {
+                for (key, value) in elements {
+                    if let Some(element) = &self.element {
+                        element.value(&Form::Text(Vec::new()), value, &at.key(key), diagnostics);
+                    }
+                }
+            }
             _ => {}
         }
         if let Some(broken) = self.broken(value)
@@ -147,6 +159,7 @@ impl Limits {
         let (count, what) = match value {
             Value::String(text) => (i64::try_from(text.chars().count()).ok()?, "have {} characters"),
             Value::List(elements) => (i64::try_from(elements.len()).ok()?, "have {} elements"),
+            Value::Map(elements) => (i64::try_from(elements.len()).ok()?, "have {} elements"),
             Value::Number(number) => (number.as_i64()?, "be a whole number of {}"),
             _ => return None,
         };
@@ -189,6 +202,10 @@ impl Atom {
         if let Some(text) = text.strip_prefix('!') {
             return matches(text).map(Self::Unlike);
         }
+        if let Some(side) = text.strip_prefix("self.all(key, key.size() ").and_then(|it| it.strip_suffix(')'))
+        {
+            return Side::read(side, |number| number.parse().ok()).map(Self::Keys);
+        }
         if let Some(side) = text.strip_prefix("bytes(self).size() ") {
             return Side::read(side, |number| number.parse().ok()).map(Self::Bytes);
         }
@@ -211,6 +228,9 @@ impl Atom {
             (Self::Unlike(pattern), Value::String(text)) => !pattern.is_match(text),
             (Self::Bytes(side), Value::String(text)) => {
                 i128::try_from(text.len()).is_ok_and(|it| side.has(it))
+            }
+            (Self::Keys(side), Value::Map(elements)) => {
+                elements.keys().all(|key| i128::try_from(key.chars().count()).is_ok_and(|it| side.has(it)))
             }
             (Self::Size(side), Value::String(text)) => {
                 Quantity::from(text.as_str()).bytes().is_ok_and(|it| side.has(i128::from(it)))
@@ -258,6 +278,9 @@ mod tests {
         assert!(!holds("bytes(self).size() <= 3", "ää") && holds("bytes(self).size() <= 4", "ää"));
         assert!(!holds("quantity(self).compareTo(quantity('64Mi')) >= 0", "63Mi"));
         assert!(holds("quantity(self).compareTo(quantity('4Ti')) <= 0", "4096Gi"));
+        let keys = |key: &str| Value::Map([(key.to_owned(), Value::from("x"))].into());
+        assert!(!holds("self.all(key, key.size() <= 3)", keys("äöüa")));
+        assert!(holds("self.all(key, key.size() <= 3)", keys("äöü")));
         assert!(holds("self >= 1", Value::UNKNOWN) && holds("self.matches('a')", Value::Null));
     }
 

@@ -206,12 +206,38 @@ fn for_machines() -> Vec<Row> {
     ]
 }
 
+fn for_selectors() -> Vec<Row> {
+    let labels =
+        |count: usize| Json::Object((0..count).map(|index| (format!("l{index}"), json!("v"))).collect());
+    vec![
+        row("/placement/node_selector", labels(17), "placement.node_selector", "at most 16 elements"),
+        row(
+            "/placement/node_selector",
+            json!({("k".repeat(318)): "v"}),
+            "placement.node_selector",
+            "keys of labels, of at most 317 characters",
+        ),
+        row(
+            "/placement/node_selector",
+            json!({"zone": "v".repeat(64)}),
+            "placement.node_selector[\"zone\"]",
+            "at most 63 characters",
+        ),
+    ]
+}
+
 fn for_images() -> Vec<Row> {
     let http = |url: &str| json!({"http": {"url": url}});
     let file = |path: &str| json!({"http": null, "file": {"path": path}});
     vec![
         row("/digest", json!("sha256:AA"), "digest", "64 lower-case hexadecimal digits"),
         row("/format", json!("vmdk"), "format", "qcow2, raw"),
+        row(
+            "/prefetch",
+            json!({"node_selector": {"zone": "v".repeat(64)}}),
+            "prefetch.node_selector[\"zone\"]",
+            "at most 63 characters",
+        ),
         row("/source", json!({}), "source", "Exactly one of http, file"),
         row("/source/http/url", json!("ftp://example.org/a"), "source.http.url", "http:// or https://"),
         row("/source", http("https://me@example.org/a"), "source.http.url", "credentials"),
@@ -261,6 +287,7 @@ fn image() -> Json {
 fn each_invalid_value_is_told_at_its_attribute_with_the_rule() {
     check::<VirtualMachine>(&full_machine(), &for_all());
     check::<VirtualMachine>(&full_machine(), &for_machines());
+    check::<VirtualMachine>(&full_machine(), &for_selectors());
     check::<Image>(&image(), &for_images());
     check::<Network>(&json!({"name": "lan", "nat": {"subnet": "10.20.0.0/24"}}), &for_networks());
     check::<Network>(&json!({"name": "lan", "bridge": {"name": "br0", "vlan": 7}}), &for_bridges());
@@ -270,6 +297,7 @@ fn each_invalid_value_is_told_at_its_attribute_with_the_rule() {
 #[test]
 fn every_attribute_that_the_crd_has_a_rule_for_has_a_row() {
     let mut machines = for_machines();
+    machines.extend(for_selectors());
     machines
         .extend(["", "/cloud_init/user_data_secret/name", "/cloud_init/user_data_secret/key"].map(wholly));
     machines
@@ -277,6 +305,7 @@ fn every_attribute_that_the_crd_has_a_rule_for_has_a_row() {
     covers::<VirtualMachine>(&machines);
     let mut images = for_images();
     images.push(wholly("/source/file/path"));
+    images.push(wholly("/prefetch/node_selector"));
     covers::<Image>(&images);
     let mut networks = for_networks();
     networks.extend(for_bridges());
