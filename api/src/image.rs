@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounds::{LISTED, NAME, WORD};
 
 /// What is fetched and what it must turn out to be.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "holdfast.dev",
     version = "v1alpha1",
@@ -21,6 +21,7 @@ use crate::bounds::{LISTED, NAME, WORD};
     category = "holdfast",
     namespaced,
     status = "VirtualMachineImageStatus",
+    derive = "Default",
     derive = "PartialEq",
     doc = "A disk image for virtual machines of the same namespace. Its SHA-256 digest is mandatory: a node uses exactly these bytes or none. The spec cannot change; make another image instead.",
     printcolumn(name = "Format", type_ = "string", json_path = ".spec.format"),
@@ -83,10 +84,11 @@ pub struct FileSource {
 }
 
 /// Format of an image file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageFormat {
     /// QEMU's copy-on-write format.
+    #[default]
     Qcow2,
     /// The bytes of the disk as they are.
     Raw,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
     category = "holdfast",
     namespaced,
     status = "VirtualMachineNetworkStatus",
+    derive = "Default",
     derive = "PartialEq",
     doc = "A network for virtual machines of the same namespace: nat, isolated or an existing bridge of the host. A NAT or isolated network exists on each node for itself; virtual machines on two nodes that must talk use a bridge. The spec cannot change.",
     printcolumn(

@@ -19,6 +19,7 @@ use crate::image::{ImageFormat, ImageSource};
     shortname = "hnode",
     category = "holdfast",
     status = "HypervisorNodeStatus",
+    derive = "Default",
     derive = "PartialEq",
     doc = "A host that runs virtual machines. The controller creates it when a node enrols. Deleting it says the host is gone for good: its virtual machines are released, and should the host return, its guests are left alone and reported as orphans.",
     printcolumn(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounds::CERTIFICATE;
 
 /// What the node asks for; immutable but for one response.
-#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "holdfast.dev",
     version = "v1alpha1",
@@ -20,6 +20,7 @@ use crate::bounds::CERTIFICATE;
     shortname = "henrol",
     category = "holdfast",
     status = "NodeEnrolmentStatus",
+    derive = "Default",
     derive = "PartialEq",
     doc = "One request of a node to be let in, or to have its certificate renewed. Same identity as the enrolled node: granted by itself; anything else waits for the condition Approved or Rejected.",
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
@@ -63,9 +64,10 @@ pub struct NodeEnrolmentSpec {
 }
 
 /// How a node's identity key is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum EnrolmentMode {
     /// The key lies in a file, for development only.
+    #[default]
     InsecureDev,
 }
 

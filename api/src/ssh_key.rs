@@ -20,6 +20,7 @@ use crate::bounds::WORD;
     category = "holdfast",
     namespaced,
     status = "SSHKeyStatus",
+    derive = "Default",
     derive = "PartialEq",
     doc = "An SSH public key. Virtual machines of the same namespace name it in spec.cloudInit.sshKeys; cloud-init then puts it into the guest.",
     printcolumn(name = "Fingerprint", type_ = "string", json_path = ".status.fingerprint"),

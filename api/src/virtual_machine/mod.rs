@@ -28,6 +28,7 @@ use crate::Quantity;
     category = "holdfast",
     namespaced,
     status = "VirtualMachineStatus",
+    derive = "Default",
     derive = "PartialEq",
     selectable = ".status.nodeName",
     doc = "A virtual machine: made from a cloud image, configured by cloud-init, run under KVM on one node. Ready means that it runs, or is halted, as its spec says.",
