@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "$0")/stage.sh"
 
 need_cargo
-crates=(holdfast-api holdfast-controller holdfast-node terraform-provider-holdfast holdfast-tests)
+crates=(holdfast-api holdfast-client holdfast-controller holdfast-node terraform-provider-holdfast holdfast-tests)
 
 case ${1:-} in
     "") ;;
