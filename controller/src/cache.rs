@@ -3,20 +3,21 @@
 //! Without the second half a pass would plan a write again that it has just made, because the watch is a moment late.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
+use holdfast_client::{Event, Faults, Raw, Read, watch};
 use kube::api::Api;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::reflector::{self, Store, store::Writer};
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use crate::jitter;
+use crate::unread::Unread;
+use crate::write::Kind;
 
 /// A dead link is seen within a minute; the default of 290 s is too long for a site behind one.
 const WATCH_SECONDS: u32 = 60;
@@ -43,61 +44,159 @@ pub(crate) enum Wake {
     No,
 }
 
+/// Whether an API that does not answer was warned of already; shared by all watches, which lose it together.
+#[derive(Clone, Default)]
+pub(crate) struct Outage(Arc<AtomicBool>);
+
 /// The known objects of one kind.
-pub(crate) struct Cache<K: Resource<DynamicType = ()> + 'static> {
-    seen: Store<K>,
-    ours: Mutex<HashMap<Name, Ours<K>>>,
+pub(crate) struct Cache<K>(Arc<Inner<K>>);
+
+struct Inner<K> {
+    kind: Kind,
+    known: Mutex<Known<K>>,
+    listed: tokio::sync::watch::Sender<bool>,
     leave_out: fn(&mut K),
 }
 
-struct Ours<K> {
+struct Known<K> {
+    seen: HashMap<Name, Entry<K>>,
+    ours: HashMap<Name, Ours<K>>,
+}
+
+/// An object as it is kept.
+struct Entry<K> {
     object: Arc<K>,
+    /// What of it could not be read, if anything.
+    faults: Option<Arc<Faults>>,
+}
+
+struct Ours<K> {
+    entry: Entry<K>,
     since: Instant,
+}
+
+impl<K> Clone for Entry<K> {
+    fn clone(&self) -> Self {
+        Self { object: Arc::clone(&self.object), faults: self.faults.clone() }
+    }
 }
 
 impl<K> Cache<K>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Default + DeserializeOwned + Send + Sync + 'static,
 {
     /// A cache, and the task that fills it for as long as it is polled. What `leave_out` empties, no planner reads.
     pub(crate) fn new(
-        api: Api<K>,
+        (kind, api): (Kind, Api<Raw>),
         labels: Option<&str>,
-        wake: Wake,
+        (wake, outage): (Wake, Outage),
         leave_out: fn(&mut K),
     ) -> (Self, impl Future<Output = ()> + use<K>) {
-        let (seen, writer) = reflector::store();
         let mut config = watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE);
         config.label_selector = labels.map(str::to_owned);
-        let cache = Self { seen, ours: Mutex::default(), leave_out };
-        (cache, follow(api, config, writer, wake, leave_out))
+        let known = Mutex::new(Known { seen: HashMap::new(), ours: HashMap::new() });
+        let inner =
+            Arc::new(Inner { kind, known, listed: tokio::sync::watch::Sender::new(false), leave_out });
+        let filled = Arc::clone(&inner);
+        (Self(inner), async move {
+            loop {
+                let events = watch(api.clone(), config.clone())
+                    .take_until(tokio::time::sleep(jitter::stretched(RESYNC)));
+                filled.fill(events, &wake, &outage).await;
+            }
+        })
     }
 
     /// Waits for the first complete list.
     pub(crate) async fn ready(&self) {
-        // The writer lives as long as the process; without it there is nothing to wait for.
-        self.seen.wait_until_ready().await.ok();
+        // The sender lives as long as this cache.
+        self.0.listed.subscribe().wait_for(|listed| *listed).await.ok();
     }
 
-    /// Every object, the newest version of each.
-    pub(crate) fn all(&self, now: Instant) -> Vec<Arc<K>> {
-        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = self.seen.state();
-        let names: HashMap<Name, Arc<K>> = seen.into_iter().map(|object| (name(&*object), object)).collect();
-        ours.retain(|name, own| still_ahead(own, names.get(name), now));
-        let mut all: Vec<Arc<K>> = ours.values().map(|own| Arc::clone(&own.object)).collect();
-        all.retain(|object| !vanished(&**object));
-        all.extend(names.into_iter().filter(|(name, _)| !ours.contains_key(name)).map(|(_, object)| object));
-        all
+    /// Every object, the newest version of each; those that could not be read whole are noted.
+    pub(crate) fn all(&self, now: Instant, unread: &mut Unread) -> Vec<Arc<K>> {
+        let mut known = self.0.lock();
+        let Known { seen, ours } = &mut *known;
+        ours.retain(|name, own| still_ahead(own, seen.get(name), now));
+        let own = ours.values().map(|own| &own.entry).filter(|entry| !vanished(&*entry.object));
+        let others = seen.iter().filter(|(name, _)| !ours.contains_key(*name)).map(|(_, entry)| entry);
+        let all = own.chain(others).map(|entry| {
+            if let Some(faults) = &entry.faults {
+                unread.note(self.0.kind, &*entry.object, faults);
+            }
+            Arc::clone(&entry.object)
+        });
+        all.collect()
     }
 
     /// Remembers what a write of ours returned.
-    pub(crate) fn learn(&self, mut object: K) {
-        object.managed_fields_mut().clear();
+    pub(crate) fn learn(&self, answer: Raw) {
+        let own = Ours { entry: self.0.entry(answer.into()), since: Instant::now() };
+        self.0.lock().ours.insert(name(&*own.entry.object), own);
+    }
+}
+
+impl<K> Inner<K>
+where
+    K: Resource<DynamicType = ()> + Default + DeserializeOwned + Send + Sync + 'static,
+{
+    fn lock(&self) -> MutexGuard<'_, Known<K>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entry(&self, read: Read<K>) -> Entry<K> {
+        let Read { mut object, faults } = read;
         (self.leave_out)(&mut object);
-        let own = Ours { object: Arc::new(object), since: Instant::now() };
-        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
-        ours.insert(name(&*own.object), own);
+        Entry { object: Arc::new(object), faults: (!faults.is_empty()).then(|| Arc::new(faults)) }
+    }
+
+    async fn fill(
+        &self,
+        events: impl Stream<Item = watcher::Result<Event<K>>>,
+        wake: &Wake,
+        outage: &Outage,
+    ) {
+        let mut events = std::pin::pin!(events);
+        let (mut listed, mut heard) = (HashMap::new(), true);
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    heard = true;
+                    outage.0.store(false, Ordering::Relaxed);
+                    if let (true, Wake::Yes(notify)) = (self.take(event, &mut listed), wake) {
+                        notify.notify_one();
+                    }
+                }
+                Err(error) => {
+                    // A list that broke off begins anew.
+                    listed.clear();
+                    interrupted(self.kind, outage, heard, &error);
+                    heard = false;
+                }
+            }
+        }
+    }
+
+    /// Takes an event in; true when it is worth a look. A list under way is not; its end is.
+    fn take(&self, event: Event<K>, listed: &mut HashMap<Name, Entry<K>>) -> bool {
+        let named = |read| {
+            let entry = self.entry(read);
+            (name(&*entry.object), entry)
+        };
+        match event {
+            Event::Init => return false,
+            Event::InitApply(read) => {
+                listed.extend([named(read)]);
+                return false;
+            }
+            Event::InitDone => {
+                self.lock().seen = std::mem::take(listed);
+                self.listed.send_replace(true);
+            }
+            Event::Apply(read) => self.lock().seen.extend([named(read)]),
+            Event::Delete(read) => drop(self.lock().seen.remove(&name(&read.object))),
+        }
+        true
     }
 }
 
@@ -106,9 +205,9 @@ fn vanished<K: Resource>(object: &K) -> bool {
     object.meta().deletion_timestamp.is_some() && object.finalizers().is_empty()
 }
 
-fn still_ahead<K: Resource>(own: &Ours<K>, seen: Option<&Arc<K>>, now: Instant) -> bool {
+fn still_ahead<K: Resource>(own: &Ours<K>, seen: Option<&Entry<K>>, now: Instant) -> bool {
     match seen {
-        Some(seen) => version(&*own.object) > version(&**seen),
+        Some(seen) => version(&*own.entry.object) > version(&*seen.object),
         None => now.saturating_duration_since(own.since) < PATIENCE,
     }
 }
@@ -118,64 +217,17 @@ fn version<K: Resource>(object: &K) -> u64 {
     object.resource_version().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-async fn follow<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    mut writer: Writer<K>,
-    wake: Wake,
-    leave_out: fn(&mut K),
-) where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    loop {
-        let events = watcher(api.clone(), config.clone())
-            .default_backoff()
-            .modify(move |object: &mut K| {
-                object.managed_fields_mut().clear();
-                leave_out(object);
-            })
-            .take_until(tokio::time::sleep(jitter::stretched(RESYNC)));
-        fill(events, &mut writer, &wake).await;
-    }
-}
-
-async fn fill<K>(
-    events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
-    writer: &mut Writer<K>,
-    wake: &Wake,
-) where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let mut events = std::pin::pin!(events);
-    let mut heard = true;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                heard = true;
-                writer.apply_watcher_event(&event);
-                if let (Wake::Yes(notify), true) = (wake, settles(&event)) {
-                    notify.notify_one();
-                }
-            }
-            Err(error) => {
-                interrupted(&K::kind(&()), heard, &error);
-                heard = false;
-            }
-        }
-    }
-}
-
-/// Worth a warning once; the same again while nothing is heard is not.
-fn interrupted(kind: &str, first: bool, error: &watcher::Error) {
-    let error = error as &dyn std::error::Error;
+/// Worth a warning once; the same again while nothing is heard is not. An API that is away is away for all kinds; one
+/// that answers with a refusal may refuse a single kind.
+fn interrupted(kind: Kind, outage: &Outage, first: bool, error: &watcher::Error) {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    let refused = !matches!(error, InitialListFailed(source) | WatchStartFailed(source) | WatchFailed(source)
+        if !matches!(source, kube::Error::Api(_)));
+    let first = first && (refused || !outage.0.swap(true, Ordering::Relaxed));
+    let (kind, error) = (kind.word(), error as &dyn std::error::Error);
     if first {
         tracing::warn!(kind, error, "watch interrupted; trying again until it is back");
     } else {
         tracing::debug!(kind, error, "watch still interrupted");
     }
-}
-
-/// A list under way is not worth a look; its end is.
-fn settles<K>(event: &watcher::Event<K>) -> bool {
-    !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_))
 }

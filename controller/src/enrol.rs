@@ -64,7 +64,8 @@ enum Turn {
 /// The next write of each request, of so many.
 pub(crate) fn plan(world: &World, access: &access::Plan) -> Vec<Write> {
     let all = world.enrolments.iter().map(|request| &**request);
-    let over = all.filter(|request| !leaves(request) && is_over(world, request)).map(delete);
+    let whole = |request: &&NodeEnrolment| world.unread.of(Kind::NodeEnrolment, *request).is_none();
+    let over = all.filter(whole).filter(|request| !leaves(request) && is_over(world, request)).map(delete);
     let steps = looked_at(world).into_iter().filter_map(|request| next(world, access, request));
     steps.chain(over).take(MOST_OPEN).collect()
 }
@@ -85,7 +86,9 @@ fn looked_at(world: &World) -> Vec<&NodeEnrolment> {
 
 /// `None` for one with which nothing is left to do.
 fn turn(world: &World, request: &NodeEnrolment) -> Option<Turn> {
-    if leaves(request) || !certificate_of(request).is_empty() || refused(request) || is_over(world, request) {
+    let unread = world.unread.of(Kind::NodeEnrolment, request).is_some();
+    let done = leaves(request) || !certificate_of(request).is_empty() || refused(request);
+    if unread || done || is_over(world, request) {
         return None;
     }
     if says(request, condition::APPROVED) {

@@ -7,16 +7,13 @@ use holdfast_api::names::CONTROLLER;
 use holdfast_api::{
     HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork,
 };
+use holdfast_client::Raw;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
-use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
-};
+use kube::Client;
+use kube::api::{Api, ApiResource, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::observe::Caches;
 use crate::write::{Kind, Target, Tell, Verb, Weight, Write};
@@ -28,6 +25,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Nor all writes of a pass together, or the probe would take a slow API for a loop that stands still. What was not
 /// written by then is planned anew.
 const PASS_LIMIT: Duration = Duration::from_secs(60);
+/// Nor events that no write goes with.
+const TELL_LIMIT: Duration = Duration::from_secs(2);
 /// What the events API takes as a note, in bytes.
 const NOTE_LIMIT: usize = 1024;
 
@@ -74,6 +73,12 @@ impl Executor {
         each.buffer_unordered(AT_ONCE).take_until(tokio::time::sleep(PASS_LIMIT)).collect().await
     }
 
+    /// Tells what no write goes with, and does not hold a pass up for it.
+    pub(crate) async fn tell_all(&self, news: Vec<Tell>) {
+        let each = stream::iter(news).map(|tell| self.tell(tell)).buffer_unordered(AT_ONCE);
+        each.take_until(tokio::time::sleep(TELL_LIMIT)).collect::<()>().await;
+    }
+
     async fn one(&self, caches: &Caches, write: Write) -> Result<Known, Error> {
         let Write { target, verb, tell } = write;
         let answer = match tokio::time::timeout(LIMIT, self.send(&target, verb)).await {
@@ -92,9 +97,9 @@ impl Executor {
         Ok(known)
     }
 
-    async fn send(&self, target: &Target, verb: Verb) -> Result<Option<Value>, kube::Error> {
+    async fn send(&self, target: &Target, verb: Verb) -> Result<Option<Raw>, kube::Error> {
         let kind = resource(target.kind);
-        let api: Api<DynamicObject> = match target.namespace.as_str() {
+        let api: Api<Raw> = match target.namespace.as_str() {
             "" => Api::all_with(self.client.clone(), &kind),
             namespace => Api::namespaced_with(self.client.clone(), namespace, &kind),
         };
@@ -106,16 +111,12 @@ impl Executor {
             Verb::Apply(body) => api.patch(name, &apply, &Patch::Apply(body)).await?,
             Verb::ApplyStatus(body) => api.patch_status(name, &apply, &Patch::Apply(body)).await?,
             Verb::Merge(body) => api.patch(name, &patch, &Patch::Merge(body)).await?,
-            Verb::ReplaceStatus(body) => {
-                api.replace_status(name, &post, &typed::<DynamicObject>(body)?).await?
-            }
-            Verb::Approve(body) => {
-                api.replace_subresource("approval", name, &post, &typed::<DynamicObject>(body)?).await?
-            }
-            Verb::Create(body) => api.create(&post, &typed(body)?).await?,
+            Verb::ReplaceStatus(body) => api.replace_status(name, &post, &Raw::new(body)).await?,
+            Verb::Approve(body) => api.replace_subresource("approval", name, &post, &Raw::new(body)).await?,
+            Verb::Create(body) => api.create(&post, &Raw::new(body)).await?,
             Verb::Delete { uid } => return delete(&api, name, uid).await,
         };
-        serde_json::to_value(object).map(Some).map_err(kube::Error::SerdeError)
+        Ok(Some(object))
     }
 
     /// An event is a courtesy: a namespace on its way out refuses it, and the write stands all the same.
@@ -148,14 +149,10 @@ fn post() -> PostParams {
     PostParams { field_manager: Some(CONTROLLER.to_owned()), ..PostParams::default() }
 }
 
-fn typed<T: DeserializeOwned>(body: Value) -> Result<T, kube::Error> {
-    serde_json::from_value(body).map_err(kube::Error::SerdeError)
-}
-
-async fn delete(api: &Api<DynamicObject>, name: &str, uid: String) -> Result<Option<Value>, kube::Error> {
+async fn delete(api: &Api<Raw>, name: &str, uid: String) -> Result<Option<Raw>, kube::Error> {
     let exactly = Preconditions { uid: Some(uid), resource_version: None };
     match api.delete(name, &DeleteParams::default().preconditions(exactly)).await {
-        Ok(answer) => Ok(answer.left().and_then(|object| serde_json::to_value(object).ok())),
+        Ok(answer) => Ok(answer.left()),
         Err(error) if code(&error) == Some(404) => Ok(None),
         Err(error) => Err(error),
     }
@@ -200,26 +197,20 @@ fn resource(kind: Kind) -> ApiResource {
 
 impl Caches {
     /// Puts what a write returned where the next pass looks.
-    fn learn(&self, kind: Kind, answer: Value) {
-        fn into<K: Resource<DynamicType = ()> + DeserializeOwned>(answer: Value, learn: impl FnOnce(K)) {
-            // An answer that is no such object teaches nothing; the watch will.
-            if let Ok(object) = serde_json::from_value(answer) {
-                learn(object);
-            }
-        }
+    fn learn(&self, kind: Kind, answer: Raw) {
         match kind {
-            Kind::VirtualMachine => into(answer, |object| self.machines.learn(object)),
-            Kind::VirtualMachineImage => into(answer, |object| self.images.learn(object)),
-            Kind::VirtualMachineNetwork => into(answer, |object| self.networks.learn(object)),
-            Kind::SshKey => into(answer, |object| self.keys.learn(object)),
-            Kind::HypervisorNode => into(answer, |object| self.nodes.learn(object)),
-            Kind::NodeEnrolment => into(answer, |object| self.enrolments.learn(object)),
-            Kind::Lease => into(answer, |object| self.leases.learn(object)),
-            Kind::Role => into(answer, |object| self.roles.learn(object)),
-            Kind::RoleBinding => into(answer, |object| self.role_bindings.learn(object)),
-            Kind::ClusterRole => into(answer, |object| self.cluster_roles.learn(object)),
-            Kind::ClusterRoleBinding => into(answer, |object| self.cluster_role_bindings.learn(object)),
-            Kind::SigningRequest => into(answer, |object| self.requests.learn(object)),
+            Kind::VirtualMachine => self.machines.learn(answer),
+            Kind::VirtualMachineImage => self.images.learn(answer),
+            Kind::VirtualMachineNetwork => self.networks.learn(answer),
+            Kind::SshKey => self.keys.learn(answer),
+            Kind::HypervisorNode => self.nodes.learn(answer),
+            Kind::NodeEnrolment => self.enrolments.learn(answer),
+            Kind::Lease => self.leases.learn(answer),
+            Kind::Role => self.roles.learn(answer),
+            Kind::RoleBinding => self.role_bindings.learn(answer),
+            Kind::ClusterRole => self.cluster_roles.learn(answer),
+            Kind::ClusterRoleBinding => self.cluster_role_bindings.learn(answer),
+            Kind::SigningRequest => self.requests.learn(answer),
         }
     }
 }

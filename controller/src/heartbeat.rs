@@ -33,10 +33,18 @@ pub(crate) enum Life {
 }
 
 struct Beat {
-    renewed: Option<MicroTime>,
+    pulse: Pulse,
     seen: Instant,
     limit: Duration,
     life: Life,
+}
+
+/// What a heartbeat changes.
+#[derive(PartialEq)]
+enum Pulse {
+    Renewed(Option<MicroTime>),
+    /// Of a Lease that cannot be read: its version, which every renewal changes too.
+    Version(Option<String>),
 }
 
 /// The last heartbeat of each node, by the name of its Lease.
@@ -46,21 +54,20 @@ pub(crate) struct Heartbeats {
 }
 
 impl Heartbeats {
-    /// Takes note of a Lease as it is now.
-    pub(crate) fn note(&mut self, lease: &Lease, now: Instant) {
+    /// Takes note of a Lease as it is now; `unread` says that some of it could not be read.
+    pub(crate) fn note(&mut self, lease: &Lease, unread: bool, now: Instant) {
         let spec = lease.spec.clone().unwrap_or_default();
         let limit = limit(spec.lease_duration_seconds);
-        let beat = self.beats.entry(lease.name_any()).or_insert_with(|| Beat {
-            renewed: spec.renew_time.clone(),
-            seen: now,
-            limit,
-            life: Life::Unproven,
-        });
-        beat.limit = limit;
-        if beat.renewed != spec.renew_time {
-            beat.renewed = spec.renew_time;
-            beat.seen = now;
-            beat.life = Life::Alive;
+        let pulse =
+            if unread { Pulse::Version(lease.resource_version()) } else { Pulse::Renewed(spec.renew_time) };
+        if let Some(beat) = self.beats.get_mut(&lease.name_any()) {
+            beat.limit = limit;
+            if beat.pulse != pulse {
+                (beat.pulse, beat.seen, beat.life) = (pulse, now, Life::Alive);
+            }
+        } else {
+            let beat = Beat { pulse, seen: now, limit, life: Life::Unproven };
+            self.beats.insert(lease.name_any(), beat);
         }
     }
 
@@ -117,11 +124,11 @@ mod tests {
     #[test]
     fn a_lease_that_never_changes_is_overdue_and_one_that_changes_is_alive() {
         let (mut beats, start) = (Heartbeats::default(), Instant::now());
-        beats.note(&lease(5), start);
+        beats.note(&lease(5), false, start);
         assert_eq!(beats.life(NAME), Life::Unproven);
         assert!(beats.overdue(start + Duration::from_secs(40)).is_empty());
         assert_eq!(beats.overdue(start + Duration::from_secs(41)), [NAME]);
-        beats.note(&lease(6), start + Duration::from_secs(41));
+        beats.note(&lease(6), false, start + Duration::from_secs(41));
         assert_eq!(beats.life(NAME), Life::Alive);
         assert!(beats.overdue(start + Duration::from_secs(42)).is_empty());
     }
@@ -129,19 +136,36 @@ mod tests {
     #[test]
     fn the_clock_inside_the_lease_does_not_matter() {
         let (mut beats, start) = (Heartbeats::default(), Instant::now());
-        beats.note(&lease(4_000_000_000), start);
-        beats.note(&lease(1), start + Duration::from_secs(10));
+        beats.note(&lease(4_000_000_000), false, start);
+        beats.note(&lease(1), false, start + Duration::from_secs(10));
         assert_eq!(beats.life(NAME), Life::Alive);
     }
 
     #[test]
     fn a_silent_node_comes_back_with_its_next_heartbeat() {
         let (mut beats, start) = (Heartbeats::default(), Instant::now());
-        beats.note(&lease(1), start);
+        beats.note(&lease(1), false, start);
         beats.declare_silent(NAME);
         assert_eq!(beats.life(NAME), Life::Silent);
         assert!(beats.overdue(start + Duration::from_secs(999)).is_empty());
-        beats.note(&lease(2), start + Duration::from_secs(1000));
+        beats.note(&lease(2), false, start + Duration::from_secs(1000));
         assert_eq!(beats.life(NAME), Life::Alive);
+    }
+    #[test]
+    fn a_lease_that_cannot_be_read_does_not_make_a_node_silent() {
+        let (mut beats, start) = (Heartbeats::default(), Instant::now());
+        let unread = |version: &str| {
+            let mut lease = Lease::default();
+            lease.metadata.name = Some(NAME.to_owned());
+            lease.metadata.resource_version = Some(version.to_owned());
+            lease
+        };
+        beats.note(&lease(1), false, start);
+        for beat in 1..20_u32 {
+            beats.note(&unread(&beat.to_string()), true, start + Duration::from_secs(10) * beat);
+            assert!(beats.overdue(start + Duration::from_secs(10) * beat).is_empty());
+        }
+        assert_eq!(beats.life(NAME), Life::Alive);
+        assert_eq!(beats.overdue(start + Duration::from_secs(300)), [NAME], "nobody renews it any more");
     }
 }

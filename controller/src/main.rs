@@ -29,6 +29,7 @@ mod reconcile;
 mod run;
 mod signing;
 mod ssh_key;
+mod unread;
 mod vm;
 mod world;
 mod write;

@@ -25,6 +25,11 @@ struct WriteLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabel {
     status: String,
 }
@@ -41,6 +46,7 @@ pub(crate) struct Metrics {
     passes: Histogram,
     machines: Family<StatusLabel, Gauge>,
     nodes: Family<ReadyLabel, Gauge>,
+    unreadable: Family<KindLabel, Gauge>,
     leader: Gauge,
     synced: AtomicBool,
     alive: AtomicU64,
@@ -53,6 +59,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("holdfast_controller");
         let (writes, machines, nodes, leader) =
             (Family::default(), Family::default(), Family::default(), Gauge::default());
+        let unreadable = Family::default();
         let passes = Histogram::new(exponential_buckets(0.001, 4.0, 8));
         registry.register("writes", "Writes to the API by kind and outcome", Family::clone(&writes));
         registry.register_with_unit(
@@ -67,6 +74,11 @@ impl Metrics {
             Family::clone(&machines),
         );
         registry.register("nodes", "Nodes by their condition Ready", Family::clone(&nodes));
+        registry.register(
+            "unreadable_objects",
+            "Objects that cannot be read whole and are left as they are, by kind",
+            Family::clone(&unreadable),
+        );
         registry.register("leader", "1 while this process leads", Gauge::clone(&leader));
         Self {
             registry,
@@ -74,6 +86,7 @@ impl Metrics {
             passes,
             machines,
             nodes,
+            unreadable,
             leader,
             synced: AtomicBool::new(false),
             alive: AtomicU64::new(0),
@@ -111,6 +124,10 @@ impl Metrics {
             let status =
                 status(vm).printable_status.map_or_else(|| "New".to_owned(), |word| format!("{word:?}"));
             self.machines.get_or_create(&StatusLabel { status }).inc();
+        }
+        self.unreadable.clear();
+        for (kind, count) in world.unread.counted() {
+            self.unreadable.get_or_create(&KindLabel { kind }).set(count);
         }
         self.nodes.clear();
         for node in world.nodes.values() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use holdfast_api::names::{CONTROLLER_USER, NODE_LABEL, SYSTEM_NAMESPACE, node_lease, vms_grant};
 use holdfast_api::{HypervisorNode, VirtualMachine};
+use holdfast_client::{Raw, Read};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cache::Name;
 use crate::heartbeat::Life;
+use crate::unread::Unread;
 use crate::world::{Grants, Node, Settings, World};
 use crate::write::{Kind, Target, Verb, Write};
 
@@ -217,69 +219,127 @@ impl Model {
         self.touch(target);
     }
 
+    /// Writes into an object what cannot be read, beside what stands there.
+    pub(crate) fn bend(&mut self, object: usize, how: usize) {
+        let index = object % self.objects.len().max(1);
+        let Some((target, object)) = self.objects.iter_mut().nth(index) else { return };
+        let target = target.clone();
+        match (how % 4, target.kind) {
+            (0, _) => overlay(&mut object["metadata"]["labels"], &json!({BENT: 5})),
+            (1, _) => overlay(&mut object["metadata"]["annotations"], &json!({BENT: {}})),
+            (2, Kind::VirtualMachine) => overlay(&mut object["spec"], &json!({"runStrategy": BENT})),
+            (2, Kind::HypervisorNode) => overlay(&mut object["spec"], &json!({"unschedulable": BENT})),
+            (_, Kind::Lease) => overlay(&mut object["spec"], &json!({"renewTime": BENT})),
+            (_, Kind::Role | Kind::RoleBinding | Kind::ClusterRole | Kind::ClusterRoleBinding) => {}
+            _ => {
+                let condition = json!({"type": BENT, "lastTransitionTime": "2024-01-01T00:00:00+99:99"});
+                merge_conditions(&mut object["status"], &json!([condition]));
+            }
+        }
+        self.touch(&target);
+    }
+
+    /// Takes out again what was bent.
+    pub(crate) fn mend(&mut self) {
+        let targets: Vec<_> = self.objects.keys().cloned().collect();
+        for target in targets {
+            if let Some(object) = self.objects.get_mut(&target) {
+                straighten(object);
+            }
+            self.touch(&target);
+        }
+    }
+
     pub(crate) fn targets(&self, kind: Kind) -> Vec<Target> {
         self.objects.keys().filter(|target| target.kind == kind).cloned().collect()
     }
 
     /// The virtual machine of this name, as it stands.
     pub(crate) fn vm(&self, name: &str) -> Option<Arc<VirtualMachine>> {
-        self.all::<VirtualMachine>(Kind::VirtualMachine).remove(&("shop".to_owned(), name.to_owned()))
+        let mut machines = self.all::<VirtualMachine>(Kind::VirtualMachine, &mut Unread::default());
+        machines.remove(&("shop".to_owned(), name.to_owned()))
     }
 
     fn now(&self) -> Time {
         Time(Timestamp::from_second(1_780_000_000 + self.second).unwrap())
     }
 
-    fn all<K: Resource + DeserializeOwned>(&self, kind: Kind) -> BTreeMap<Name, Arc<K>> {
+    fn all<K: Object>(&self, kind: Kind, unread: &mut Unread) -> BTreeMap<Name, Arc<K>> {
         let of_kind = self.objects.iter().filter(|(target, _)| target.kind == kind);
-        let parsed = of_kind.map(|(target, object)| {
-            let name = (target.namespace.clone(), target.name.clone());
-            (name, Arc::new(serde_json::from_value(object.clone()).unwrap()))
+        let read = of_kind.map(|(target, object)| {
+            let Read { object, faults } = Read::<K>::from(Raw::new(object.clone()));
+            if !faults.is_empty() {
+                unread.note(kind, &object, &Arc::new(faults));
+            }
+            ((target.namespace.clone(), target.name.clone()), Arc::new(object))
         });
-        parsed.collect()
+        read.collect()
     }
 
-    fn listed<K: Resource + DeserializeOwned>(&self, kind: Kind) -> Vec<Arc<K>> {
-        self.all(kind).into_values().collect()
+    fn listed<K: Object>(&self, kind: Kind, unread: &mut Unread) -> Vec<Arc<K>> {
+        self.all(kind, unread).into_values().collect()
     }
 
-    fn by_name<K: Resource + DeserializeOwned>(&self, kind: Kind) -> BTreeMap<String, Arc<K>> {
-        self.all(kind).into_iter().map(|((_, name), object)| (name, object)).collect()
+    fn by_name<K: Object>(&self, kind: Kind, unread: &mut Unread) -> BTreeMap<String, Arc<K>> {
+        self.all(kind, unread).into_iter().map(|((_, name), object)| (name, object)).collect()
     }
 
     /// What a pass would see.
     pub(crate) fn world(&self) -> World {
+        let unread = &mut Unread::default();
+        let nodes = self.by_name(Kind::HypervisorNode, unread);
         let node = |(name, object): (String, Arc<HypervisorNode>)| {
             let life = match (self.silent.contains(&name), self.unproven.contains(&name)) {
                 (true, _) => Life::Silent,
                 (false, true) => Life::Unproven,
                 (false, false) => Life::Alive,
             };
-            (name, Node { object, life })
+            let unread = unread.of(Kind::HypervisorNode, &*object).is_some();
+            (name, Node { object, life, unread })
         };
+        let nodes = nodes.into_iter().map(node).collect();
+        let leases = self.by_name::<Lease>(Kind::Lease, unread).into_iter();
         World {
             settings: self.settings,
             now: self.now(),
             unhurried: true,
-            machines: self.listed(Kind::VirtualMachine),
-            nodes: self.by_name(Kind::HypervisorNode).into_iter().map(node).collect(),
-            images: self.all(Kind::VirtualMachineImage),
-            networks: self.listed(Kind::VirtualMachineNetwork),
-            keys: self.listed(Kind::SshKey),
-            enrolments: self.listed(Kind::NodeEnrolment),
-            requests: self.by_name(Kind::SigningRequest),
-            leases: self
-                .by_name::<Lease>(Kind::Lease)
-                .into_iter()
-                .map(|(name, lease)| (name, lease.uid().unwrap_or_default()))
-                .collect(),
+            machines: self.listed(Kind::VirtualMachine, unread),
+            nodes,
+            images: self.all(Kind::VirtualMachineImage, unread),
+            networks: self.listed(Kind::VirtualMachineNetwork, unread),
+            keys: self.listed(Kind::SshKey, unread),
+            enrolments: self.listed(Kind::NodeEnrolment, unread),
+            requests: self.by_name(Kind::SigningRequest, unread),
+            leases: leases.map(|(name, lease)| (name, lease.uid().unwrap_or_default())).collect(),
             grants: Grants {
-                roles: self.all(Kind::Role),
-                role_bindings: self.all(Kind::RoleBinding),
-                cluster_roles: self.all(Kind::ClusterRole),
-                cluster_role_bindings: self.all(Kind::ClusterRoleBinding),
+                roles: self.all(Kind::Role, unread),
+                role_bindings: self.all(Kind::RoleBinding, unread),
+                cluster_roles: self.all(Kind::ClusterRole, unread),
+                cluster_role_bindings: self.all(Kind::ClusterRoleBinding, unread),
             },
+            unread: std::mem::take(unread),
         }
+    }
+}
+
+/// What the API holds.
+trait Object: Resource<DynamicType = ()> + Default + DeserializeOwned {}
+impl<K: Resource<DynamicType = ()> + Default + DeserializeOwned> Object for K {}
+
+/// What marks a bent field.
+const BENT: &str = "bent";
+
+fn straighten(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, value| key != BENT && *value != json!(BENT));
+            map.values_mut().for_each(straighten);
+        }
+        Value::Array(items) => {
+            items.retain(|item| item["type"] != json!(BENT));
+            items.iter_mut().for_each(straighten);
+        }
+        _ => {}
     }
 }
 

@@ -168,6 +168,9 @@ pub(crate) fn closed(name: &str, node: &Node) -> Option<String> {
     if node.removing() {
         return Some("is being removed".to_owned());
     }
+    if node.unread {
+        return Some("cannot be read whole (its events say what of it)".to_owned());
+    }
     if node.object.spec.unschedulable {
         return Some("is cordoned".to_owned());
     }

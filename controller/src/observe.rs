@@ -11,17 +11,20 @@ use holdfast_api::names::{NODE_LABEL, SYSTEM_NAMESPACE, node_lease};
 use holdfast_api::{
     HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork,
 };
+use holdfast_client::{Read, all, namespaced};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use tokio::sync::Notify;
 
-use crate::cache::{Cache, Name, Wake, name};
+use crate::cache::{Cache, Name, Outage, Wake, name};
 use crate::heartbeat::Heartbeats;
+use crate::unread::Unread;
 use crate::world::{Grants, Node, Settings, World};
+use crate::write::Kind;
 
 /// The looks at Leases before their nodes are declared silent may take this long in a pass; those without an answer by
 /// then are not declared, and the pass goes on.
@@ -50,37 +53,46 @@ impl Caches {
     pub(crate) fn new(client: &Client, wake: &Arc<Notify>) -> (Self, BoxFuture<'static, ()>) {
         let mut follow: Vec<BoxFuture<'static, ()>> = Vec::new();
         let yes = || Wake::Yes(Arc::clone(wake));
+        let outage = Outage::default();
         macro_rules! watched {
-            ($api:expr, $labels:expr, $wake:expr) => {
-                watched!($api, $labels, $wake, |_| ())
+            ($kind:ident, $api:expr, $labels:expr, $wake:expr) => {
+                watched!($kind, $api, $labels, $wake, |_| ())
             };
-            ($api:expr, $labels:expr, $wake:expr, $leave_out:expr) => {{
-                let (cache, task) = Cache::new($api, $labels, $wake, $leave_out);
+            ($kind:ident, $api:expr, $labels:expr, $wake:expr, $leave_out:expr) => {{
+                let how = ($wake, outage.clone());
+                let (cache, task) = Cache::new((Kind::$kind, $api), $labels, how, $leave_out);
                 follow.push(Box::pin(task));
                 cache
             }};
         }
         let client = || client.clone();
         let ours = Some(NODE_LABEL);
+        let leases = namespaced::<Lease>(client(), SYSTEM_NAMESPACE);
+        let requests = all::<CertificateSigningRequest>(client());
         let caches = Self {
-            machines: watched!(Api::all(client()), None, yes(), without_data),
-            images: watched!(Api::all(client()), None, yes()),
-            networks: watched!(Api::all(client()), None, yes()),
-            keys: watched!(Api::all(client()), None, yes()),
-            nodes: watched!(Api::all(client()), None, yes()),
-            enrolments: watched!(Api::all(client()), None, yes()),
-            leases: watched!(Api::namespaced(client(), SYSTEM_NAMESPACE), ours, Wake::No),
-            requests: watched!(Api::all(client()), ours, yes()),
-            roles: watched!(Api::all(client()), ours, yes()),
-            role_bindings: watched!(Api::all(client()), ours, yes()),
-            cluster_roles: watched!(Api::all(client()), ours, yes()),
-            cluster_role_bindings: watched!(Api::all(client()), ours, yes()),
+            machines: watched!(VirtualMachine, all::<VirtualMachine>(client()), None, yes(), without_data),
+            images: watched!(VirtualMachineImage, all::<VirtualMachineImage>(client()), None, yes()),
+            networks: watched!(VirtualMachineNetwork, all::<VirtualMachineNetwork>(client()), None, yes()),
+            keys: watched!(SshKey, all::<SSHKey>(client()), None, yes()),
+            nodes: watched!(HypervisorNode, all::<HypervisorNode>(client()), None, yes()),
+            enrolments: watched!(NodeEnrolment, all::<NodeEnrolment>(client()), None, yes()),
+            leases: watched!(Lease, leases, ours, Wake::No),
+            requests: watched!(SigningRequest, requests, ours, yes()),
+            roles: watched!(Role, all::<Role>(client()), ours, yes()),
+            role_bindings: watched!(RoleBinding, all::<RoleBinding>(client()), ours, yes()),
+            cluster_roles: watched!(ClusterRole, all::<ClusterRole>(client()), ours, yes()),
+            cluster_role_bindings: watched!(
+                ClusterRoleBinding,
+                all::<ClusterRoleBinding>(client()),
+                ours,
+                yes()
+            ),
         };
-        let all = async move {
+        let filled = async move {
             let mut follow: FuturesUnordered<_> = follow.into_iter().collect();
             while follow.next().await.is_some() {}
         };
-        (caches, Box::pin(all))
+        (caches, Box::pin(filled))
     }
 
     /// Waits until every kind was listed once: before that, absence means nothing.
@@ -107,56 +119,58 @@ impl Caches {
         now: Instant,
         unhurried: bool,
     ) -> World {
-        let mut machines = self.machines.all(now);
+        let mut unread = Unread::default();
+        let mut machines = self.machines.all(now, &mut unread);
         machines.sort_by_cached_key(|vm| (vm.creation_timestamp().map(|time| time.0), name(&**vm)));
+        let nodes = self.nodes.all(now, &mut unread);
         let node = |object: Arc<HypervisorNode>| {
             let life = beats.life(&node_lease(&object.name_any()));
-            (object.name_any(), Node { object, life })
+            let unread = unread.of(Kind::HypervisorNode, &*object).is_some();
+            (object.name_any(), Node { object, life, unread })
         };
+        let nodes = nodes.into_iter().map(node).collect();
+        let requests = self.requests.all(now, &mut unread);
+        let leases = self.leases.all(now, &mut unread);
         World {
             settings,
             now: Time(Timestamp::now()),
             unhurried,
             machines,
-            nodes: self.nodes.all(now).into_iter().map(node).collect(),
-            images: by_name(self.images.all(now)),
-            networks: self.networks.all(now),
-            keys: self.keys.all(now),
-            enrolments: self.enrolments.all(now),
-            requests: self
-                .requests
-                .all(now)
-                .into_iter()
-                .map(|request| (request.name_any(), request))
-                .collect(),
-            leases: self
-                .leases
-                .all(now)
+            nodes,
+            images: by_name(self.images.all(now, &mut unread)),
+            networks: self.networks.all(now, &mut unread),
+            keys: self.keys.all(now, &mut unread),
+            enrolments: self.enrolments.all(now, &mut unread),
+            requests: requests.into_iter().map(|request| (request.name_any(), request)).collect(),
+            leases: leases
                 .into_iter()
                 .map(|lease| (lease.name_any(), lease.uid().unwrap_or_default()))
                 .collect(),
             grants: Grants {
-                roles: by_name(self.roles.all(now)),
-                role_bindings: by_name(self.role_bindings.all(now)),
-                cluster_roles: by_name(self.cluster_roles.all(now)),
-                cluster_role_bindings: by_name(self.cluster_role_bindings.all(now)),
+                roles: by_name(self.roles.all(now, &mut unread)),
+                role_bindings: by_name(self.role_bindings.all(now, &mut unread)),
+                cluster_roles: by_name(self.cluster_roles.all(now, &mut unread)),
+                cluster_role_bindings: by_name(self.cluster_role_bindings.all(now, &mut unread)),
             },
+            unread,
         }
     }
 
     /// Notes every heartbeat; a node whose time is over is declared silent only after a look at its Lease itself.
     pub(crate) async fn listen(&self, client: &Client, beats: &mut Heartbeats, now: Instant) {
-        let leases = self.leases.all(now);
+        let mut unread = Unread::default();
+        let leases = self.leases.all(now, &mut unread);
         for lease in &leases {
-            beats.note(lease, now);
+            beats.note(lease, unread.of(Kind::Lease, &**lease).is_some(), now);
         }
         beats.keep(|name| leases.iter().any(|lease| lease.name_any() == name));
-        let api: Api<Lease> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+        let api = namespaced::<Lease>(client.clone(), SYSTEM_NAMESPACE);
         let looks = stream::iter(beats.overdue(now)).map(async |name| api.get(&name).await);
         let answers = looks.buffer_unordered(LOOKS_AT_ONCE).take_until(tokio::time::sleep(LOOK_LIMIT));
         let answers: Vec<_> = answers.collect().await;
-        for lease in answers.into_iter().flatten() {
-            beats.note(&lease, Instant::now());
+        for answer in answers.into_iter().flatten() {
+            let Read { object: lease, faults } = Read::<Lease>::from(answer);
+            beats.note(&lease, !faults.is_empty(), Instant::now());
             if beats.overdue(Instant::now()).contains(&lease.name_any()) {
                 beats.declare_silent(&lease.name_any());
             }
@@ -178,6 +192,7 @@ fn by_name<K: Resource>(objects: Vec<Arc<K>>) -> BTreeMap<Name, Arc<K>> {
 mod tests {
     use super::*;
     use holdfast_api::virtual_machine::VirtualMachineSpec;
+    use holdfast_client::Raw;
 
     fn client(server: &str) -> Client {
         // Another test may have been first; which of them does not matter.
@@ -196,8 +211,8 @@ mod tests {
         for number in 0..30 {
             let mut lease = Lease::default();
             lease.metadata.name = Some(format!("holdfast-node-edge-{number}"));
-            beats.note(&lease, long_ago);
-            caches.leases.learn(lease);
+            beats.note(&lease, false, long_ago);
+            caches.leases.learn(Raw::new(serde_json::to_value(lease).unwrap()));
         }
         let pass = caches.listen(&client, &mut beats, now);
         tokio::time::timeout(LOOK_LIMIT * 2, pass).await.unwrap();
@@ -206,14 +221,15 @@ mod tests {
 
     #[tokio::test]
     async fn data_for_cloud_init_is_not_kept() {
-        let api = Api::all(client("http://127.0.0.1:1"));
-        let (machines, _follow) = Cache::new(api, None, Wake::No, without_data);
+        let api = all::<VirtualMachine>(client("http://127.0.0.1:1"));
+        let how = (Wake::No, Outage::default());
+        let (machines, _follow) = Cache::new((Kind::VirtualMachine, api), None, how, without_data);
         let mut vm = VirtualMachine::new("web", VirtualMachineSpec::default());
         vm.spec.cloud_init.user_data = "#cloud-config".to_owned();
         vm.spec.cloud_init.network_data = "version: 2".to_owned();
         vm.spec.cloud_init.hostname = "web".to_owned();
-        machines.learn(vm);
-        let kept = &machines.all(Instant::now())[0].spec.cloud_init;
+        machines.learn(Raw::new(serde_json::to_value(vm).unwrap()));
+        let kept = &machines.all(Instant::now(), &mut Unread::default())[0].spec.cloud_init;
         assert_eq!((kept.user_data.as_str(), kept.network_data.as_str()), ("", ""));
         assert_eq!(kept.hostname, "web");
     }

@@ -14,6 +14,7 @@ use crate::execute::{Error, Executor, Known};
 use crate::heartbeat::Heartbeats;
 use crate::metrics::Metrics;
 use crate::observe::Caches;
+use crate::unread::Told;
 use crate::world::{Settings, World};
 use crate::write::{Target, Write};
 use crate::{access, enrol, image, network, node, ssh_key, vm};
@@ -35,6 +36,8 @@ pub(crate) struct Reconciler {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) beats: Heartbeats,
     pub(crate) backoff: Backoff,
+    /// Which unreadable objects were named already.
+    pub(crate) told: Told,
     /// When a pass last wrote what is for information only.
     pub(crate) unhurried: Instant,
 }
@@ -63,6 +66,7 @@ impl Reconciler {
         let world = self.caches.world(self.settings, &self.beats, start, unhurried);
         let mut writes = plan(&world);
         self.metrics.observe(&world);
+        let news = self.told.news(&world.unread);
         drop(world);
         writes.retain(|write| self.backoff.allows(&write.target, start));
         writes.truncate(MOST_WRITES);
@@ -71,6 +75,7 @@ impl Reconciler {
         for (target, outcome) in outcomes {
             self.judge(target, outcome);
         }
+        self.executor.tell_all(news).await;
         self.metrics.passed(start.elapsed());
         succeeded
     }
@@ -110,6 +115,7 @@ pub(crate) fn plan(world: &World) -> Vec<Write> {
     writes.extend(image::plan(world));
     writes.extend(network::plan(world));
     writes.extend(ssh_key::plan(world));
+    writes.retain(|write| world.unread.allow(write));
     writes
 }
 

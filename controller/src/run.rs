@@ -24,6 +24,7 @@ use crate::http;
 use crate::metrics::Metrics;
 use crate::observe::Caches;
 use crate::reconcile::Reconciler;
+use crate::unread::Told;
 use crate::world::Settings;
 
 /// The leader's Lease lives this long without renewal (s): a successor of a killed leader waits for it.
@@ -128,6 +129,7 @@ async fn lead(
         metrics: Arc::clone(metrics),
         beats: Heartbeats::default(),
         backoff: Backoff::default(),
+        told: Told::default(),
         unhurried: Instant::now(),
     };
     // Tasks of their own: a long pass must not keep the watches from being read. Dropping the set ends them, so nothing

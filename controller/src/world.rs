@@ -9,6 +9,7 @@ use holdfast_api::{
     HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork,
     condition,
 };
+use holdfast_client::Faults;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
@@ -17,6 +18,8 @@ use kube::ResourceExt;
 use crate::cache::Name;
 use crate::capacity::{self, Room};
 use crate::heartbeat::Life;
+use crate::unread::Unread;
+use crate::write::Kind;
 
 /// What the administrator decided at start.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +42,9 @@ impl Default for Settings {
     }
 }
 
+/// The fields that say how much room a virtual machine takes.
+const SIZES: [&str; 5] = ["spec.cpu", "spec.memory", "spec.disks", "status.applied", "status.disks"];
+
 /// The snapshot.
 pub(crate) struct World {
     pub(crate) settings: Settings,
@@ -56,6 +62,8 @@ pub(crate) struct World {
     /// UIDs of the nodes' Leases, by name.
     pub(crate) leases: BTreeMap<String, String>,
     pub(crate) grants: Grants,
+    /// Which of all these could not be read whole.
+    pub(crate) unread: Unread,
 }
 
 /// The rights of nodes as they stand.
@@ -94,6 +102,8 @@ pub(crate) fn labelled(meta: &ObjectMeta) -> Option<&str> {
 pub(crate) struct Node {
     pub(crate) object: Arc<HypervisorNode>,
     pub(crate) life: Life,
+    /// Whether some of the object could not be read.
+    pub(crate) unread: bool,
 }
 
 impl Node {
@@ -107,6 +117,7 @@ impl Node {
         match self.life {
             Life::Alive => false,
             Life::Silent => true,
+            Life::Unproven if self.unread => false,
             Life::Unproven => condition::find(self.conditions(), condition::READY)
                 .is_none_or(|ready| ready.status == condition::Is::Unknown.word()),
         }
@@ -204,4 +215,24 @@ impl World {
         }
         promised
     }
+
+    /// What of this virtual machine could not be read; `None` when it was read whole.
+    pub(crate) fn faults(&self, vm: &VirtualMachine) -> Option<&Faults> {
+        self.unread.of(Kind::VirtualMachine, vm)
+    }
+
+    /// The name of a virtual machine on this node whose size could not be read: how much room is left nobody knows.
+    pub(crate) fn unsized_on(&self, node: &str) -> Option<String> {
+        let mut unsized_ = self
+            .machines_of(node)
+            .filter(|vm| self.faults(vm).is_some_and(|faults| SIZES.iter().any(|field| faults.touch(field))));
+        unsized_.next().map(|vm| format!("{}/{}", vm.namespace().unwrap_or_default(), vm.name_any()))
+    }
+}
+
+/// Whether it could not be read on which node a virtual machine is.
+pub(crate) fn binding_unread(faults: &Faults) -> bool {
+    ["status.nodeName", "metadata.annotations", "metadata.deletionTimestamp"]
+        .iter()
+        .any(|field| faults.touch(field))
 }

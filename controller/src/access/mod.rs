@@ -23,7 +23,7 @@ use kube::{Resource, ResourceExt};
 
 use crate::cache::Name;
 use crate::finalizer;
-use crate::world::{Binding, World, labelled, node_label};
+use crate::world::{Binding, World, binding_unread, labelled, node_label};
 use crate::write::{Kind, Target, Verb, Write, json};
 
 /// Events about cluster-scoped objects live in this namespace.
@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) writes: Vec<Write>,
     /// Namespaces (empty for the node's own rights) and nodes whose rights are not as wanted yet.
     missing: BTreeSet<(String, String)>,
+    /// Namespaces and nodes whose rights stay, needed or not.
+    kept: BTreeSet<(String, String)>,
 }
 
 impl Plan {
@@ -61,7 +63,7 @@ impl Plan {
 pub(crate) fn plan(world: &World) -> Plan {
     let wanted = wanted(world);
     let grants = &world.grants;
-    let mut plan = Plan { writes: Vec::new(), missing: BTreeSet::new() };
+    let mut plan = Plan { writes: Vec::new(), missing: BTreeSet::new(), kept: kept(world) };
     settle(&mut plan, Kind::Role, &wanted.roles, &grants.roles, |a, b| a.rules == b.rules);
     settle(&mut plan, Kind::RoleBinding, &wanted.role_bindings, &grants.role_bindings, |a, b| {
         a.subjects == b.subjects && a.role_ref == b.role_ref
@@ -102,8 +104,13 @@ fn settle<K: Resource + serde::Serialize>(
         plan.missing.insert((name.0.clone(), node));
         plan.writes.push(Write::new(Target::of(kind, grant), Verb::Apply(json(grant))));
     }
-    let unneeded = found.iter().filter(|(name, _)| !wanted.contains_key(*name));
-    plan.writes.extend(unneeded.filter_map(|(_, grant)| withdraw(kind, &**grant)));
+    let kept = |grant: &K| {
+        let node = labelled(grant.meta()).unwrap_or_default().to_owned();
+        plan.kept.contains(&(grant.namespace().unwrap_or_default(), node))
+    };
+    let unneeded = found.iter().filter(|(name, grant)| !wanted.contains_key(*name) && !kept(grant));
+    let withdrawn: Vec<_> = unneeded.filter_map(|(_, grant)| withdraw(kind, &**grant)).collect();
+    plan.writes.extend(withdrawn);
 }
 
 /// A grant on its way out still grants, and cannot be given finalizers any more.
@@ -122,6 +129,17 @@ fn withdraw<K: Resource>(kind: Kind, grant: &K) -> Option<Write> {
     finalizer::is_ours(grant).then(|| finalizer::drop_ours(kind, grant))
 }
 
+/// Where it cannot be read on which node a virtual machine is, no node of its namespace loses its rights there.
+fn kept(world: &World) -> BTreeSet<(String, String)> {
+    let unbound = |vm: &&Arc<VirtualMachine>| world.faults(vm).is_some_and(binding_unread);
+    let namespaces = world.machines.iter().filter(unbound).filter_map(|vm| vm.namespace());
+    let staying: Vec<&String> =
+        world.nodes.iter().filter(|(_, node)| !node.removing()).map(|(name, _)| name).collect();
+    namespaces
+        .flat_map(|namespace| staying.iter().map(move |node| (namespace.clone(), (*node).clone())))
+        .collect()
+}
+
 fn wanted(world: &World) -> Wanted {
     let mut wanted = Wanted::default();
     for name in world.nodes.iter().filter(|(_, node)| !node.removing()).map(|(name, _)| name) {
@@ -130,7 +148,7 @@ fn wanted(world: &World) -> Wanted {
     for vm in &world.machines {
         let (Some(node), Some(namespace)) = (Binding::of(vm).node(), vm.namespace()) else { continue };
         if world.nodes.get(node).is_some_and(|node| !node.removing()) {
-            wanted.serving(node, &namespace, vm);
+            wanted.serving(world, node, &namespace, vm);
         }
     }
     wanted
@@ -148,9 +166,14 @@ impl Wanted {
         self.role(node, EVENTS_OF_NODES, &grant, rules::events(), Vec::new());
     }
 
-    fn serving(&mut self, node: &str, namespace: &str, vm: &VirtualMachine) {
+    fn serving(&mut self, world: &World, node: &str, namespace: &str, vm: &VirtualMachine) {
         self.role(node, namespace, &vms_grant(node), rules::machines(), vec![FINALIZER.to_owned()]);
-        let secrets = secrets(vm);
+        let mut secrets = secrets(vm);
+        if world.faults(vm).is_some_and(|faults| faults.touch("spec.cloudInit")) {
+            // Which it names is unknown, so none is withdrawn.
+            let standing = world.grants.roles.get(&(namespace.to_owned(), secrets_grant(node)));
+            secrets.extend(standing.into_iter().flat_map(|role| named(role)));
+        }
         // What is on its way out starts no more; and where its namespace is too, such a grant could not be made again.
         if !secrets.is_empty() && vm.metadata.deletion_timestamp.is_none() {
             self.secrets(node, namespace, secrets);
@@ -160,8 +183,7 @@ impl Wanted {
     fn secrets(&mut self, node: &str, namespace: &str, mut names: BTreeSet<String>) {
         let grant = secrets_grant(node);
         let others = self.roles.get(&(namespace.to_owned(), grant.clone()));
-        let others = others.into_iter().flat_map(|role| role.rules.iter().flatten());
-        names.extend(others.flat_map(|rule| rule.resource_names.clone().unwrap_or_default()));
+        names.extend(others.into_iter().flat_map(named));
         self.role(node, namespace, &grant, rules::secrets(names), Vec::new());
     }
 
@@ -180,6 +202,11 @@ impl Wanted {
         self.role_bindings.insert(name.clone(), rules::binding(node, grant, metadata));
         self.roles.insert(name, role);
     }
+}
+
+/// Secrets a Role names.
+fn named(role: &Role) -> impl Iterator<Item = String> {
+    role.rules.iter().flatten().flat_map(|rule| rule.resource_names.clone().unwrap_or_default())
 }
 
 /// Secrets a virtual machine names.

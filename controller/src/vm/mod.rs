@@ -17,6 +17,7 @@ use holdfast_api::VirtualMachine;
 use holdfast_api::condition::{self, REMOVED};
 use holdfast_api::names::{FINALIZER, PLACED_ON};
 use holdfast_api::virtual_machine::{DiskStatus, VirtualMachineStatus};
+use holdfast_client::Faults;
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 use serde::Serialize;
@@ -46,6 +47,9 @@ struct Round<'a> {
 
 impl Round<'_> {
     fn next(&mut self, vm: &VirtualMachine) -> Option<Write> {
+        if let Some(faults) = self.world.faults(vm) {
+            return self.let_go(vm, faults);
+        }
         if vm.metadata.deletion_timestamp.is_some() {
             return self.leave(vm);
         }
@@ -54,6 +58,21 @@ impl Round<'_> {
             Binding::Marked(node) => self.complete(vm, node),
             Binding::Bound(node) => self.keep(vm, node),
         }
+    }
+
+    /// One that cannot be read whole stays where it is, until its host is gone or has removed it: that is known without
+    /// the rest, unless the binding itself was not read.
+    fn let_go(&self, vm: &VirtualMachine, faults: &Faults) -> Option<Write> {
+        if world::binding_unread(faults) || faults.touch("metadata.finalizers") {
+            return None;
+        }
+        let write = match Binding::of(vm) {
+            _ if vm.metadata.deletion_timestamp.is_some() => self.leave(vm),
+            Binding::Free => None,
+            Binding::Marked(node) => self.complete(vm, node),
+            Binding::Bound(node) => self.keep(vm, node),
+        };
+        write.filter(|write| self.world.unread.allow(write))
     }
 
     /// Chooses a node and writes it down where only the controller reads it.
@@ -180,11 +199,16 @@ impl Round<'_> {
         nodes.find(|(_, node)| !node.removing() && node.holds(&uid)).map(|(name, _)| name)
     }
 
+    fn unsized_on(&self, node: &str) -> Option<String> {
+        let name = self.world.unsized_on(node)?;
+        Some(format!("holds {name}, whose size cannot be read"))
+    }
+
     fn candidates(&self) -> Vec<Candidate> {
         let candidate = |(name, node): (&String, &Node)| Candidate {
             name: name.clone(),
             labels: node.object.labels().clone(),
-            closed: node::closed(name, node),
+            closed: node::closed(name, node).or_else(|| self.unsized_on(name)),
             total: capacity::of_node(&node.object),
             promised: self.promised.get(name).copied().unwrap_or_default(),
         };
@@ -199,11 +223,17 @@ fn digests(world: &World, vm: &VirtualMachine) -> Result<Vec<DiskStatus>, status
         let image = world.images.get(&(namespace.clone(), name.to_owned()));
         image.is_none_or(|image| image.metadata.deletion_timestamp.is_some())
     };
+    let unread = |name: &str| {
+        let image = world.images.get(&(namespace.clone(), name.to_owned()));
+        image.is_some_and(|image| world.unread.of(Kind::VirtualMachineImage, &**image).is_some())
+    };
     let images = vm.spec.disks.iter().filter_map(|disk| disk.image.as_ref());
-    let missing: BTreeSet<&str> =
-        images.map(|image| image.name.as_str()).filter(|name| absent(name)).collect();
-    match missing.first() {
-        Some(name) => Err(status::Wait::no_image(name)),
+    let names: BTreeSet<&str> = images.map(|image| image.name.as_str()).collect();
+    if let Some(name) = names.iter().find(|name| absent(name)) {
+        return Err(status::Wait::no_image(name));
+    }
+    match names.iter().find(|name| unread(name)) {
+        Some(name) => Err(status::Wait::image_unread(name)),
         None => Ok(pinned(world, vm)),
     }
 }

@@ -36,6 +36,18 @@ impl Wait {
         }
     }
 
+    /// An image it names is there and cannot be read.
+    pub(super) fn image_unread(name: &str) -> Self {
+        Self {
+            reason: "ImageUnreadable",
+            sentence: format!(
+                "the VirtualMachineImage {name} exists and cannot be read: its events say what of it; correct it, or \
+                 update holdfast-controller if a newer one wrote it"
+            ),
+            printable: PrintableStatus::Pending,
+        }
+    }
+
     /// The node it is being placed on has no rights in its namespace.
     pub(super) fn no_grants(node: &str) -> Self {
         Self {

@@ -29,6 +29,9 @@ enum Turn {
     DeleteNamespace,
     /// The store forgets that a machine was bound.
     LoseBinding(u8),
+    /// Somebody writes into any object what cannot be read.
+    Bend(usize, usize),
+    Mend,
 }
 
 fn turn() -> impl Strategy<Value = Turn> {
@@ -42,6 +45,8 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => (0..2_usize).prop_map(Turn::RemoveNode),
         1 => (0..4_u8).prop_map(Turn::LoseBinding),
         1 => Just(Turn::DeleteNamespace),
+        2 => (any::<usize>(), any::<usize>()).prop_map(|(object, how)| Turn::Bend(object, how)),
+        1 => Just(Turn::Mend),
     ]
 }
 
@@ -67,6 +72,8 @@ fn take(model: &mut Model, turn: &Turn) {
         Turn::Wake(node) => drop(model.silent.remove(NODES[*node])),
         Turn::RemoveNode(node) => model.delete(&Target::cluster(Kind::HypervisorNode, NODES[*node])),
         Turn::DeleteNamespace => model.delete_namespace("shop"),
+        Turn::Bend(object, how) => model.bend(*object, *how),
+        Turn::Mend => model.mend(),
         Turn::LoseBinding(number) => {
             if let Some(vm) = model.objects.get_mut(&machine(*number)) {
                 vm["status"]["nodeName"] = json!("");
@@ -94,6 +101,7 @@ fn obeys(model: &Model, write: &Write) {
         (Kind::HypervisorNode, Verb::ApplyStatus(body)) => {
             return only_granted(model, &write.target.name, body);
         }
+        (Kind::Role | Kind::RoleBinding, Verb::Delete { .. }) => return only_unneeded(model, &write.target),
         _ => return,
     }
     let vm = model.vm(&write.target.name).expect("a write is for an object that stands");
@@ -128,6 +136,21 @@ fn obeys(model: &Model, write: &Write) {
     }
 }
 
+/// No node loses the right to what is bound to it, whether that can be read or not.
+fn only_unneeded(model: &Model, grant: &Target) {
+    let node = grant.name.strip_prefix("holdfast-node-").and_then(|rest| rest.strip_suffix("-vms"));
+    let Some(node) = node.filter(|node| model.world().nodes.get(*node).is_some_and(|node| !node.removing()))
+    else {
+        return;
+    };
+    let bound = model.objects.iter().find(|(target, object)| {
+        target.kind == Kind::VirtualMachine
+            && target.namespace == grant.namespace
+            && object["status"]["nodeName"] == json!(node)
+    });
+    assert!(bound.is_none(), "{node} loses {grant} with {bound:?} on it");
+}
+
 fn only_granted(model: &Model, node: &str, body: &serde_json::Value) {
     let grants = model.world().grants;
     for namespace in body["status"]["namespaces"].as_array().into_iter().flatten() {
@@ -141,6 +164,7 @@ fn only_granted(model: &Model, node: &str, body: &serde_json::Value) {
 /// Everybody lives and acts until nothing is left to write.
 fn settle(model: &mut Model) {
     model.silent.clear();
+    model.mend();
     for _ in 0..MANY_PASSES {
         if reconcile::plan(&model.world()).is_empty() && quiet(model) {
             return;
