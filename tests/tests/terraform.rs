@@ -3,9 +3,11 @@
 
 use anyhow::{Context, Result};
 use holdfast_tests::desk::{Desk, KEY, PLAIN, lost_machine, machine};
+use holdfast_tests::scene::wait;
+use holdfast_tests::terraform::Workspace;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -151,11 +153,52 @@ async fn write_only_user_data_is_in_a_secret_and_nowhere_else() -> Result<()> {
         let trace = terraform.command(&["plan"]).env("TF_LOG_PROVIDER", "TRACE").output()?;
         assert!(!holdfast_tests::terraform::said(&trace).contains("canary"), "a secret is in the log");
 
+        nothing_of_somebody_else_is_overwritten(desk, terraform, &secrets, &with(3)).await?;
         terraform.succeed(&["destroy", "-auto-approve"])?;
         assert!(secrets.get_opt("web-cloud-init").await?.is_none());
         Ok(())
     })
     .await
+}
+
+/// An update checks the machine's UID and the Secret's label before it writes either, and both writes carry the UID.
+async fn nothing_of_somebody_else_is_overwritten(
+    desk: &Desk,
+    terraform: &mut Workspace,
+    secrets: &Api<Secret>,
+    changed: &str,
+) -> Result<()> {
+    let held = async || {
+        anyhow::Ok(secrets.get("web-cloud-init").await?.data.unwrap_or_default()["user-data"].clone())
+    };
+    let relabel = async |label: &str| {
+        let patch = json!({"metadata": {"labels": {"terraform.holdfast.dev/virtual-machine": label}}});
+        secrets.patch("web-cloud-init", &PatchParams::default(), &Patch::Merge(patch)).await
+    };
+    terraform.set("TF_VAR_secret", "canary-4713");
+    terraform.configure(changed)?;
+    relabel("of-another").await?;
+    let refused = terraform.fail(&["apply", "-auto-approve"])?;
+    assert!(refused.contains("exists already and is of another maker"), "{refused}");
+    assert_eq!(held().await?.0, b"canary-4712");
+    assert_eq!(desk.machines().get("web").await?.spec.restart_request, "tf-v2");
+
+    // The name has another machine since the plan, and the Secret is that one's.
+    relabel("web").await?;
+    terraform.succeed(&["plan", "-out=saved.plan"])?;
+    let vm = desk.machines().get("web").await?;
+    desk.machines().delete("web", &DeleteParams::default()).await?;
+    let gone = async || Ok(desk.machines().get_opt("web").await?.is_none().then_some(()));
+    wait(&desk.office, "the end of the machine", gone).await?;
+    let other = json!({
+        "apiVersion": "holdfast.dev/v1alpha1", "kind": "VirtualMachine", "metadata": {"name": "web"}, "spec": vm.spec,
+    });
+    let other = desk.machines().create(&PostParams::default(), &serde_json::from_value(other)?).await?;
+    let refused = terraform.fail(&["apply", "saved.plan"])?;
+    assert!(refused.contains("Another object has the name of VirtualMachine default/web"), "{refused}");
+    assert_eq!(held().await?.0, b"canary-4712");
+    assert_eq!(desk.machines().get("web").await?.metadata.uid, other.metadata.uid);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

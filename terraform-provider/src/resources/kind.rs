@@ -34,6 +34,8 @@ pub(crate) trait Kind: Send + Sync + 'static {
     const TIMES: Times;
     /// Whether a name is a hostname too, which is shorter and has no dots.
     const NAMES_A_HOST: bool = false;
+    /// What a replacement loses for good, as a clause.
+    const LOSES: Option<&'static str> = None;
 
     /// Its definition.
     fn crd() -> CustomResourceDefinition;

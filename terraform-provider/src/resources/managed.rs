@@ -279,15 +279,11 @@ impl<K: Kind> Resource for Managed<K> {
         set(&mut planned, &["status"], status);
         let mut plan = Plan::of(Whole(planned)).with(diagnostics);
         if !prior.is_null() {
-            let immutable = self.fields.spec.iter().filter(|field| field.immutable);
-            let names = immutable.map(|field| field.attribute.as_str()).chain(["name", "namespace"]);
-            let differs = |name: &str| {
-                let form = self.fields.spec.iter().find(|it| it.attribute == name).map(|it| &it.form);
-                let (one, other) = (prior.attribute(name), plan.planned.0.attribute(name));
-                form.map_or(one == other, |form| form.same(one, other))
-            };
-            let changed: Vec<_> = names.filter(|name| !differs(name)).map(Path::of).collect();
+            let changed = self.immutable_changes(prior, &plan.planned.0);
             plan = plan.replacing(changed).replacing(replace);
+            if let Some(warning) = self.needless_loss(prior, config, &plan) {
+                plan = plan.with(warning.into());
+            }
             if K::is_protected(prior) && !plan.replace.is_empty() {
                 plan = plan.with(protected::<K>(prior).into());
             }
@@ -451,6 +447,20 @@ impl<K: Kind> Resource for Managed<K> {
             Ok(()) => Outcome::gone(),
             Err(error) => Outcome::failed(self.attempt("delete", &target, K::NAME).failed(&error)),
         }
+    }
+}
+
+impl<K: Kind> Managed<K> {
+    /// The changes that no object of this kind can make.
+    pub(super) fn immutable_changes(&self, prior: &Value, planned: &Value) -> Vec<Path> {
+        let immutable = self.fields.spec.iter().filter(|field| field.immutable);
+        let names = immutable.map(|field| field.attribute.as_str()).chain(["name", "namespace"]);
+        let same = |name: &str| {
+            let form = self.fields.spec.iter().find(|it| it.attribute == name).map(|it| &it.form);
+            let (one, other) = (prior.attribute(name), planned.attribute(name));
+            form.map_or(one == other, |form| form.same(one, other))
+        };
+        names.filter(|name| !same(name)).map(Path::of).collect()
     }
 }
 

@@ -7,6 +7,7 @@
 //!    └─▶ managed, looked ─▶ kind ◀─ ssh_key, …     what all kinds do, and the rules of one
 //!               ├────▶ field                       the CRD's fields as attributes, and back
 //!               ├────▶ demand, rules               what is refused before the API is asked
+//!               ├────▶ loss                        what a replacement would lose that nobody asked for
 //!               └────▶ effect                      what a change does, for the documentation
 //! ```
 
@@ -19,6 +20,7 @@ mod field;
 mod image;
 mod kind;
 mod looked;
+mod loss;
 mod managed;
 mod network;
 mod node;

@@ -43,6 +43,7 @@ impl Kind for VirtualMachine {
     // The image is fetched within the first hour.
     const TIMES: Times = Times::minutes(60, 60, 10);
     const NAMES_A_HOST: bool = true;
+    const LOSES: Option<&'static str> = Some("its disks are deleted with all that the guest has written");
 
     fn crd() -> CustomResourceDefinition {
         api::VirtualMachine::crd()
@@ -211,10 +212,18 @@ impl Kind for VirtualMachine {
         if versions(before) == versions(now) {
             return Ok(());
         }
-        let secret = secret(target);
         if versions(now).iter().all(Option::is_none) {
             return Ok(());
         }
+        // The name may have another machine now, and then the Secret is that one's.
+        if let Value::String(uid) = prior.attribute("uid") {
+            match patience.with(cluster.get(target)).await?? {
+                Some(machine) if machine.uid().as_ref() == Some(uid) => {}
+                Some(_) => return Err(Error::Replaced),
+                None => return Err(Error::Deleted),
+            }
+        }
+        let secret = secret(target);
         let mut body = cluster::body(&secret, &owner_label(target), &std::collections::BTreeMap::new());
         for (attribute, key, _) in TEXTS {
             let given = config.attribute("cloud_init").attribute(&format!("{attribute}_wo"));
@@ -222,20 +231,7 @@ impl Kind for VirtualMachine {
                 body["data"][key] = STANDARD.encode(given).into();
             }
         }
-        if versions(before).iter().any(Option::is_some) {
-            return cluster.replace(&secret, &body, patience).await.map(drop);
-        }
-        match cluster.create(&secret, body.clone(), &Create::fresh(), patience).await {
-            Err(Error::Exists) => {}
-            made => return made.map(drop),
-        }
-        // No machine uses it yet: ours is left of one that was deleted past us, or of an apply that was cut short.
-        let found = patience.with(cluster.get(&secret)).await??;
-        let label = owner_label(target);
-        if found.is_some_and(|it| label.iter().any(|(key, name)| it.labels().get(key) != Some(name))) {
-            return Err(Error::Beside(Box::new(secret)));
-        }
-        cluster.replace(&secret, &body, patience).await.map(drop)
+        write_beside(cluster, target, &secret, &body, patience).await
     }
 
     fn is_left(prior: &Value, planned: &Value) -> bool {
@@ -252,9 +248,42 @@ impl Kind for VirtualMachine {
             return Ok(());
         }
         let secret = secret(target);
-        cluster.delete(&secret, None, patience).await?;
-        cluster.until_gone(&secret, None, patience).await
+        let found = patience.with(cluster.get(&secret)).await??;
+        let Some(uid) = found.filter(|it| is_ours(it, target)).and_then(|it| it.uid()) else { return Ok(()) };
+        match cluster.delete(&secret, Some(&uid), patience).await {
+            // Another has its name since then: what was ours is gone.
+            Ok(()) | Err(Error::Replaced) => cluster.until_gone(&secret, Some(&uid), patience).await,
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// Writes the Secret of a machine: makes it, or changes the very one that was seen to be ours. It may be left of a machine
+/// that was deleted past us, or of an apply that was cut short. One of another maker stays as it is.
+async fn write_beside(
+    cluster: &Cluster,
+    target: &Target,
+    secret: &Target,
+    body: &Json,
+    patience: Patience<'_>,
+) -> Result<(), Error> {
+    loop {
+        let found = patience.with(cluster.get(secret)).await??;
+        let written = match found.filter(|it| it.metadata.deletion_timestamp.is_none()) {
+            None => cluster.create(secret, body.clone(), &Create::fresh(), patience).await,
+            Some(it) if !is_ours(&it, target) => return Err(Error::Beside(Box::new(secret.clone()))),
+            Some(it) => cluster.update(secret, &it.uid().unwrap_or_default(), body.clone(), patience).await,
+        };
+        match written {
+            // Somebody was there between the two questions.
+            Err(Error::Exists | Error::Deleted | Error::Replaced) => {}
+            written => return written.map(drop),
+        }
+    }
+}
+
+fn is_ours(object: &DynamicObject, target: &Target) -> bool {
+    owner_label(target).iter().all(|(key, name)| object.labels().get(key) == Some(name))
 }
 
 fn adjust_cloud_init(fields: &mut Vec<Field>) {

@@ -171,6 +171,31 @@ fn host_rule_2_what_may_come_to_replace_is_planned_as_a_replacement() {
 }
 
 #[test]
+fn a_replacement_that_only_an_unknown_value_causes_is_explained_as_the_loss_of_the_disks() {
+    let mut prior = machine();
+    prior["placement"] = json!({"node_name": "edge-1"});
+    let first = config::<VirtualMachine>(&prior);
+    let mut prior = applied::<VirtualMachine>(&first, None, &plan::<VirtualMachine>(None, &first));
+    set(&mut prior.0, &["node_name"], "edge-1".into());
+    let told = |path: &[&str], to: Value| {
+        let mut change = first.clone();
+        set(&mut change.0, path, to);
+        let plan = plan::<VirtualMachine>(Some(&prior), &change);
+        assert!(!plan.replace.is_empty() && !plan.diagnostics.has_errors(), "{path:?}");
+        plan.diagnostics.into_iter().map(|it| (it.path, it.detail)).collect::<Vec<_>>()
+    };
+    for path in [&["placement", "node_name"][..], &["placement", "node_selector"], &["disks"], &["firmware"]]
+    {
+        let told = told(path, Value::UNKNOWN);
+        let [(at, detail)] = &told[..] else { panic!("{path:?}: {told:?}") };
+        assert_eq!(*at, Path::of(path[0]), "{detail}");
+        assert!(detail.contains("its disks are deleted with all that the guest has written"), "{detail}");
+    }
+    assert_eq!(told(&["placement", "node_name"], "edge-2".into()), [], "asked for");
+    assert_eq!(told(&["firmware"], "BIOS".into()), [], "asked for");
+}
+
+#[test]
 fn only_another_version_is_a_change_of_write_only_data() {
     for (attribute, _, _) in BOTH {
         let first = config::<VirtualMachine>(&secretly(attribute, 1));

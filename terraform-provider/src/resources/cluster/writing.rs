@@ -94,16 +94,6 @@ impl Cluster {
         }
     }
 
-    /// Writes an object that is ours alone, whether it is there or not.
-    pub(crate) async fn replace(
-        &self,
-        target: &Target,
-        body: &Json,
-        patience: Patience<'_>,
-    ) -> Result<DynamicObject, Error> {
-        self.apply(target, body, patience).await
-    }
-
     /// Deletes the object of this UID. Its finalizers may still have to run.
     pub(crate) async fn delete(
         &self,
