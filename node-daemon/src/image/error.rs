@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Digest, Format, inspect};
+use super::{Digest, Format, Seen, inspect};
 use crate::retry::Retry;
 
 /// A failed fetch. Each text is a sentence for the user's condition: what is wrong, at which field, what to do.
@@ -36,9 +36,18 @@ pub(crate) enum Error {
     #[error("{at} answered with a web page instead of an image; check spec.source.http.url and the network")]
     WebPage { at: String },
     /// The bytes are not those of `spec.digest`. `found` stays empty for `file`, where printing it would tell a
-    /// tenant the digest of a host file.
-    #[error("{at} does not have the digest {expected}{}; correct spec.digest or spec.source", and_found(.found.as_ref()))]
-    DigestMismatch { at: String, expected: Digest, found: Option<Digest> },
+    /// tenant the digest of a host file. `seen` tells whether the source has another file later.
+    #[error(
+        "{at} does not have the digest {expected}{}; correct spec.digest or spec.source in an image made again under its name, or put the right file there: the node notices either by itself",
+        and_found(.found.as_ref())
+    )]
+    DigestMismatch { at: String, expected: Digest, found: Option<Digest>, seen: Box<Seen> },
+    /// The bytes are not those of `spec.digest`, and nobody said how many they should be: a server without lengths ends
+    /// a download in the same way whether it is complete or broke off. The same bytes twice are what it has.
+    #[error(
+        "the download of {at} ended after {bytes} bytes that do not have the digest, and the server does not tell how many there are; the node tries again by itself"
+    )]
+    Unfinished { at: String, bytes: u64, found: Digest, if_whole: Box<Self> },
     /// The bytes are right, but they are no image, or a hostile one.
     #[error("{at} cannot be used as an image")]
     Unfit { at: String, source: inspect::Error },
@@ -63,12 +72,11 @@ impl Error {
     pub(crate) fn retry(&self) -> Retry {
         match self {
             Self::Unfit { source, .. } => source.retry(),
-            Self::Refused(_)
-            | Self::DigestMismatch { .. }
-            | Self::FormatDiffers { .. }
-            | Self::TooLarge { .. } => Retry::OnChange,
-            Self::Interrupted { .. } | Self::Busy(_) => Retry::Soon,
-            Self::Misled { .. }
+            Self::Refused(_) | Self::FormatDiffers { .. } | Self::TooLarge { .. } => Retry::OnChange,
+            Self::Interrupted { .. } | Self::Unfinished { .. } | Self::Busy(_) => Retry::Soon,
+            // The server may be mended.
+            Self::DigestMismatch { .. }
+            | Self::Misled { .. }
             | Self::NotFound { .. }
             | Self::Unavailable { .. }
             | Self::Stalled { .. }
@@ -85,7 +93,7 @@ impl Error {
             Self::NotFound { .. } => "ImageNotFound",
             Self::Unavailable { .. } => "SourceUnavailable",
             Self::Stalled { .. } => "DownloadStalled",
-            Self::Interrupted { .. } | Self::Busy(_) => "DownloadInterrupted",
+            Self::Interrupted { .. } | Self::Unfinished { .. } | Self::Busy(_) => "DownloadInterrupted",
             Self::WebPage { .. } => "NotAnImage",
             Self::DigestMismatch { .. } => "DigestMismatch",
             Self::Unfit { source, .. } => source.reason(),

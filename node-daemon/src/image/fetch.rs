@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::intake::Intake;
 use super::partial::{Partial, Resume};
-use super::{Cache, Digest, Error, Format, Image, Progress, Source, Url, http, inspect, local, seal};
+use super::{Cache, Digest, Error, Format, Image, Progress, Seen, Source, Url, http, inspect, local, seal};
 
 /// Progress moves in steps of this size, so that watching it costs nothing.
 const REPORT_BYTES: u64 = 1 << 20;
@@ -23,8 +23,12 @@ struct Received {
     found: Digest,
     /// Some of the bytes came from an earlier transfer.
     resumed: bool,
-    /// The server called its answer a web page.
-    web_page: bool,
+    /// A page for people came in the place of an image.
+    page: bool,
+    /// How many bytes, where the source did not announce it.
+    unannounced: Option<u64>,
+    /// By what the source shows that it has another file later.
+    seen: Seen,
 }
 
 /// Transfers the image and publishes it. Called with the digest's turn held.
@@ -86,7 +90,8 @@ impl<'a> Transfer<'a> {
 
     async fn transfer_http(&self, url: &Url, resume: Option<&Resume>) -> Result<Received, Error> {
         let mut opened = http::open(&self.cache.rules, url, resume).await?;
-        if opened.web_page && resume.is_some() {
+        let page = opened.is_page().await?;
+        if page && resume.is_some() {
             // A captive portal must not cost us the gigabytes we hold.
             return Err(Error::WebPage { at: http::shown(url) });
         }
@@ -98,16 +103,18 @@ impl<'a> Transfer<'a> {
         let pumped = self.pump_http(&mut opened, &mut intake, url).await;
         // Finished even after an error: what was received is then on disk for the next attempt.
         let found = intake.finish().await.map_err(|error| self.storage(error))?;
-        pumped?;
-        Ok(Received { found, resumed: opened.start > 0, web_page: opened.web_page })
+        let bytes = pumped?;
+        let unannounced = opened.total.is_none().then_some(bytes);
+        Ok(Received { found, resumed: opened.start > 0, page, unannounced, seen: opened.seen })
     }
 
+    /// Returns how many bytes of the image there are then.
     async fn pump_http(
         &self,
         opened: &mut http::Opened,
         intake: &mut Intake,
         url: &Url,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         let mut received = opened.start;
         while let Some(bytes) = opened.next(received).await? {
             let before = received;
@@ -116,7 +123,7 @@ impl<'a> Transfer<'a> {
             self.check_reserve(before, received)?;
             if intake.push(bytes).await.is_err() {
                 // The disk failed; finishing the intake says how.
-                return Ok(());
+                return Ok(received);
             }
             self.report(received, opened.total);
         }
@@ -124,19 +131,20 @@ impl<'a> Transfer<'a> {
             Some(total) if total != received => {
                 Err(Error::Interrupted { at: http::shown(url), bytes: received })
             }
-            _ => Ok(()),
+            _ => Ok(received),
         }
     }
 
     async fn receive_file(&self, path: &Path) -> Result<Received, Error> {
-        let (file, total) = local::open(path, &self.cache.rules)?;
+        let (file, seen) = local::open(path, &self.cache.rules)?;
+        let (seen, total) = (Seen::on_disk(&seen), seen.len());
         self.check_free(total)?;
         self.partial.begin("", None).map_err(|error| self.storage(error))?;
         let mut intake = self.intake(0)?;
         let pumped = self.pump_file(file, &mut intake, path, total).await;
         let found = intake.finish().await.map_err(|error| self.storage(error))?;
         pumped?;
-        Ok(Received { found, resumed: false, web_page: false })
+        Ok(Received { found, resumed: false, page: false, unannounced: None, seen })
     }
 
     async fn pump_file(
@@ -239,14 +247,25 @@ impl<'a> Transfer<'a> {
 }
 
 fn mismatch(source: &Source, received: &Received, expected: &Digest) -> Error {
-    if received.web_page {
+    if received.page {
         return Error::WebPage { at: at(source) };
     }
+    let if_whole = wrong(source, received, expected);
+    match received.unannounced {
+        None => if_whole,
+        Some(bytes) => {
+            Error::Unfinished { at: at(source), bytes, found: received.found, if_whole: Box::new(if_whole) }
+        }
+    }
+}
+
+fn wrong(source: &Source, received: &Received, expected: &Digest) -> Error {
     let found = match source {
         Source::Http(_) => Some(received.found),
         Source::File(_) => None,
     };
-    Error::DigestMismatch { at: at(source), expected: *expected, found }
+    let seen = Box::new(received.seen.clone());
+    Error::DigestMismatch { at: at(source), expected: *expected, found, seen }
 }
 
 fn at(source: &Source) -> String {

@@ -5,6 +5,7 @@
 //! check and use gains nothing. Redirects are followed by us, one by one, through the same gates. Proxies from the
 //! environment are ignored: they would dial for us, unchecked.
 
+use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,10 +21,23 @@ use reqwest::{Client, ClientBuilder, Response, StatusCode, Url};
 use super::address::{Reach, Refused};
 use super::partial::Resume;
 use super::patience::Patience;
-use super::{Error, Rules};
+use super::seen::Seen;
+use super::{Error, Rules, page};
 
-/// Mirrors and object stores need one or two; a longer chain is a loop.
-const MAX_REDIRECTS: usize = 5;
+/// Mirrors and object stores need one or two, a login before them some more; a longer chain is a loop.
+const MAX_REDIRECTS: usize = 10;
+
+/// What a request is for.
+#[derive(Clone, Copy)]
+enum Part<'a> {
+    /// The image from its first byte.
+    Whole,
+    /// What an earlier transfer left, if the server still has the same file.
+    Rest(&'a Resume),
+    /// What the server says of the image. `HEAD` would ask the same, but there are servers and signed addresses that
+    /// answer nothing but `GET`.
+    Head,
+}
 
 /// A response whose body is the image, from byte `start` on.
 pub(super) struct Opened {
@@ -35,8 +49,12 @@ pub(super) struct Opened {
     /// Length of the whole image, if the server told.
     pub(super) total: Option<u64>,
     pub(super) etag: Option<String>,
+    /// By what the server shows which file it has.
+    pub(super) seen: Seen,
     /// The server calls its answer a web page.
-    pub(super) web_page: bool,
+    labelled_page: bool,
+    /// Bytes of the body that were looked at and not taken yet.
+    head: VecDeque<Bytes>,
 }
 
 /// Builds the client of one transfer: a certificate authority that was installed meanwhile counts without a restart,
@@ -66,33 +84,44 @@ fn builder(rules: &Rules) -> ClientBuilder {
 pub(super) async fn open(rules: &Rules, url: &Url, resume: Option<&Resume>) -> Result<Opened, Error> {
     let at = shown(url);
     let client = client(rules, &at)?;
-    let response = follow(&client, rules, url, resume).await?;
+    let part = resume.map_or(Part::Whole, Part::Rest);
+    let response = follow(&client, rules, url, part).await?;
     match (response.status(), resume) {
-        (StatusCode::OK, _) => Ok(Opened::whole(response, at, rules)),
         (StatusCode::PARTIAL_CONTENT, Some(resume)) if continues(response.headers(), resume) => {
-            Ok(Opened::rest(response, at, rules, resume))
+            Ok(Opened::rest(response, at, rules, resume.offset))
         }
         // A range we cannot use: ask once more for everything.
         (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => {
-            let response = follow(&client, rules, url, None).await?;
-            match response.status() {
-                StatusCode::OK => Ok(Opened::whole(response, at, rules)),
-                status => Err(unusable(at, status)),
-            }
+            Opened::whole(follow(&client, rules, url, Part::Whole).await?, at, rules)
         }
-        (status, _) => Err(unusable(at, status)),
+        _ => Opened::whole(response, at, rules),
     }
 }
 
-async fn follow(
-    client: &Client,
-    rules: &Rules,
-    first: &Url,
-    resume: Option<&Resume>,
-) -> Result<Response, Error> {
+/// Asks by what the server shows which file it has, and takes nothing of its body.
+pub(super) async fn look(rules: &Rules, url: &Url) -> Result<Seen, Error> {
+    let at = shown(url);
+    let response = follow(&client(rules, &at)?, rules, url, Part::Head).await?;
+    match response.status() {
+        StatusCode::PARTIAL_CONTENT => {
+            let total = content_range(response.headers()).and_then(|(_, total)| total);
+            Ok(Seen::on_the_web(response.headers(), total))
+        }
+        status if is_whole(status) => Ok(Seen::on_the_web(response.headers(), response.content_length())),
+        status => Err(unusable(at, status)),
+    }
+}
+
+/// A proxy that changed something on the way says 203 (RFC 9110 section 15.3.4); whether it was the bytes, their digest
+/// tells.
+fn is_whole(status: StatusCode) -> bool {
+    matches!(status, StatusCode::OK | StatusCode::NON_AUTHORITATIVE_INFORMATION)
+}
+
+async fn follow(client: &Client, rules: &Rules, first: &Url, part: Part<'_>) -> Result<Response, Error> {
     let mut url = first.clone();
     for _ in 0..=MAX_REDIRECTS {
-        let response = ask(client, rules, first, &url, resume).await?;
+        let response = ask(client, rules, first, &url, part).await?;
         match redirect(&response, &url) {
             None => return Ok(response),
             Some(next) => {
@@ -108,16 +137,20 @@ async fn ask(
     rules: &Rules,
     first: &Url,
     url: &Url,
-    resume: Option<&Resume>,
+    part: Part<'_>,
 ) -> Result<Response, Error> {
     check_url(rules.reach(), url).map_err(|why| {
         if url == first { Error::Refused(why) } else { Error::Misled { url: shown(first), why } }
     })?;
     // Compression on the way would change offsets and lengths.
-    let mut request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
-    if let Some(Resume { offset, etag }) = resume {
-        request = request.header(RANGE, format!("bytes={offset}-")).header(IF_RANGE, etag);
-    }
+    let request = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+    let request = match part {
+        Part::Whole => request,
+        Part::Rest(Resume { offset, etag }) => {
+            request.header(RANGE, format!("bytes={offset}-")).header(IF_RANGE, etag)
+        }
+        Part::Head => request.header(RANGE, "bytes=0-0"),
+    };
     let answer = tokio::time::timeout(rules.connect_timeout + rules.stall_timeout, request.send()).await;
     let response = answer.map_err(|_| stalled(first, rules))?.map_err(|error| unreachable(first, &error))?;
     check_peer(rules.reach(), first, response.remote_addr())?;
@@ -129,7 +162,8 @@ fn redirect(response: &Response, from: &Url) -> Option<Result<Url, String>> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
     }
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    // Not only ASCII, though RFC 9110 wants that: there are servers that send file names as they are.
+    let location = response.headers().get(LOCATION).and_then(|value| str::from_utf8(value.as_bytes()).ok());
     let target = location.and_then(|location| from.join(location).ok());
     Some(target.ok_or_else(|| "a redirect without a usable address".to_owned()))
 }
@@ -160,6 +194,11 @@ fn continues(headers: &HeaderMap, resume: &Resume) -> bool {
     first == Some(resume.offset) && etag.is_none_or(|etag| etag == resume.etag)
 }
 
+/// Whether a 206 is a file from its first byte.
+fn begins(headers: &HeaderMap) -> bool {
+    content_range(headers).is_some_and(|(first, _)| first == 0)
+}
+
 /// First byte and total of `Content-Range: bytes <first>-<last>/<total>` (RFC 9110 section 14.4).
 fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let (range, total) =
@@ -168,25 +207,58 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
 }
 
 impl Opened {
-    fn whole(response: Response, at: String, rules: &Rules) -> Self {
-        let total = response.content_length();
-        Self::new(response, at, rules, 0, total)
+    /// From the first byte; a server may also call that a part, though nobody asked for one.
+    fn whole(response: Response, at: String, rules: &Rules) -> Result<Self, Error> {
+        match response.status() {
+            StatusCode::PARTIAL_CONTENT if begins(response.headers()) => {
+                Ok(Self::rest(response, at, rules, 0))
+            }
+            status if is_whole(status) => {
+                let total = response.content_length();
+                Ok(Self::new(response, at, rules, 0, total))
+            }
+            status => Err(unusable(at, status)),
+        }
     }
 
-    fn rest(response: Response, at: String, rules: &Rules, resume: &Resume) -> Self {
+    fn rest(response: Response, at: String, rules: &Rules, start: u64) -> Self {
         let total = content_range(response.headers()).and_then(|(_, total)| total);
-        Self::new(response, at, rules, resume.offset, total)
+        Self::new(response, at, rules, start, total)
     }
 
     fn new(response: Response, at: String, rules: &Rules, start: u64, total: Option<u64>) -> Self {
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let etag = text(ETAG).map(str::to_owned);
-        let web_page = text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
-        Self { response, at, patience: Patience::new(rules.stall_timeout), start, total, etag, web_page }
+        let labelled_page =
+            text(CONTENT_TYPE).is_some_and(|kind| kind.to_lowercase().starts_with("text/html"));
+        let seen = Seen::on_the_web(response.headers(), total);
+        let patience = Patience::new(rules.stall_timeout);
+        Self { response, at, patience, start, total, etag, seen, labelled_page, head: VecDeque::new() }
+    }
+
+    /// Whether this is a page for people. The rest of a file that we hold the start of is none, whatever it is called.
+    pub(super) async fn is_page(&mut self) -> Result<bool, Error> {
+        if self.start > 0 {
+            return Ok(false);
+        }
+        let mut head = Vec::new();
+        while head.len() < page::HEAD {
+            let Some(bytes) = self.receive(head.len() as u64).await? else { break };
+            head.extend_from_slice(&bytes[..bytes.len().min(page::HEAD - head.len())]);
+            self.head.push_back(bytes);
+        }
+        Ok(page::is_page(self.labelled_page, &head))
     }
 
     /// The next bytes of the body, `None` at its end. `received` is only for the message.
     pub(super) async fn next(&mut self, received: u64) -> Result<Option<Bytes>, Error> {
+        match self.head.pop_front() {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.receive(received).await,
+        }
+    }
+
+    async fn receive(&mut self, received: u64) -> Result<Option<Bytes>, Error> {
         let begun = Instant::now();
         let Ok(chunk) = tokio::time::timeout(self.patience.left(), self.response.chunk()).await else {
             return Err(Error::Stalled { at: self.at.clone(), seconds: self.patience.window().as_secs() });

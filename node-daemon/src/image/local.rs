@@ -1,6 +1,6 @@
 //! A `file` source: a path that a tenant wrote and root opens, so the kernel itself holds it below the folder.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path};
@@ -14,11 +14,11 @@ use super::{Error, Rules};
 /// Read size; the intake's batches have the same.
 const READ_BYTES: usize = 256 << 10;
 
-/// Opens a regular file below one of the configured folders, following no link (S1), and tells its length.
+/// Opens a regular file below one of the configured folders, following no link (S1), and tells what it is.
 ///
 /// Whether the path lies below a folder is decided on its text first, so that nothing outside is ever touched and
 /// an error cannot tell what exists there.
-pub(super) fn open(path: &Path, rules: &Rules) -> Result<(File, u64), Error> {
+pub(super) fn open(path: &Path, rules: &Rules) -> Result<(File, Metadata), Error> {
     let (root, below) = split(path, rules)?;
     let opened = open_beneath(root, below);
     let file = opened.map_err(|errno| explain(path, errno))?;
@@ -28,7 +28,7 @@ pub(super) fn open(path: &Path, rules: &Rules) -> Result<(File, u64), Error> {
         large if large.len() > rules.max_bytes => {
             Err(Error::TooLarge { at: path.display().to_string(), limit: rules.max_bytes })
         }
-        plain => Ok((file, plain.len())),
+        plain => Ok((file, plain)),
     }
 }
 

@@ -20,11 +20,13 @@ mod http;
 mod inspect;
 mod intake;
 mod local;
+mod page;
 mod partial;
 mod patience;
 mod qcow2;
 mod raw;
 mod seal;
+mod seen;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,7 @@ use tokio::sync::watch;
 pub(crate) use self::digest::Digest;
 pub(crate) use self::error::Error;
 pub(crate) use self::inspect::{Error as InspectError, inspect_overlay};
+pub(crate) use self::seen::Seen;
 pub(crate) use reqwest::Url;
 
 /// Where an image comes from: `spec.source`.
@@ -172,6 +175,19 @@ impl Cache {
             return Ok(image);
         }
         fetch::run(self, source, digest, format, progress).await
+    }
+
+    /// Asks by what the source shows which file it has, without fetching it.
+    pub(crate) async fn look(&self, source: &Source) -> Result<Seen, Error> {
+        match source {
+            Source::Http(url) => http::look(&self.rules, url).await,
+            Source::File(path) => {
+                let (path, rules) = (path.clone(), self.rules.clone());
+                let work = move || local::open(&path, &rules).map(|(_, file)| Seen::on_disk(&file));
+                let looked = tokio::task::spawn_blocking(work).await;
+                looked.map_err(|joined| Error::storage(&self.dir, io::Error::other(joined)))?
+            }
+        }
     }
 
     /// All complete images, in no particular order. Files that are not ours are left alone and not listed.

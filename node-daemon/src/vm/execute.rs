@@ -100,7 +100,7 @@ impl<'a> Execution<'a> {
 
     fn fetch(&self, image: &str) -> Result<(), Obstacle> {
         if let Some(desired) = self.desired {
-            self.context.fetches.begin(observe::wanted(self.context, &desired.identity().namespace, image)?);
+            self.context.fetches.begin(&observe::wish(self.context, &desired.identity().namespace, image)?);
         }
         Ok(())
     }

@@ -10,11 +10,12 @@
 //! is; here is what that does.
 
 mod tasks;
+mod wrong;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use self::tasks::{Failure, State, Tasks};
 use super::observed::Obstacle;
@@ -30,6 +31,16 @@ pub(crate) struct Wanted {
     pub(crate) digest: Digest,
     /// In which format.
     pub(crate) format: Format,
+}
+
+/// A wish, and who says it.
+#[derive(Clone)]
+pub(crate) struct Wish {
+    /// What shall be fetched.
+    pub(crate) wanted: Wanted,
+    /// UID of the image object that says so; `None` for what is fetched ahead. Another object than those before is a
+    /// person's word that it is worth another try.
+    pub(crate) object: Option<String>,
 }
 
 /// How a download stands.
@@ -52,7 +63,12 @@ struct Inner {
     pace: Pace,
     tasks: Mutex<Tasks>,
     ended: Notify,
+    looks: Arc<Semaphore>,
 }
+
+/// Sources that are looked at at a time, and how long each look may take: one that is silent then says nothing new.
+const LOOKS: usize = 16;
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a download has to bring so that it keeps its place while others wait for it.
 #[derive(Clone, Copy)]
@@ -78,7 +94,8 @@ impl Fetches {
     }
 
     fn at_pace(cache: Arc<Cache>, pace: Pace) -> Self {
-        Self(Arc::new(Inner { cache, pace, tasks: Mutex::default(), ended: Notify::new() }))
+        let (ended, looks) = (Notify::new(), Arc::new(Semaphore::new(LOOKS)));
+        Self(Arc::new(Inner { cache, pace, tasks: Mutex::default(), ended, looks }))
     }
 
     /// The cache they go into.
@@ -87,9 +104,10 @@ impl Fetches {
     }
 
     /// Asks for a download, unless it runs, waits or failed for good. It starts when it has its turn.
-    pub(crate) fn begin(&self, wanted: Wanted) {
-        let mut tasks = self.lock();
-        tasks.ask(wanted, Instant::now());
+    pub(crate) fn begin(&self, wish: &Wish) {
+        let (mut tasks, now) = (self.lock(), Instant::now());
+        self.look_again(&mut tasks, &wish.wanted, now);
+        tasks.ask(wish, now);
         self.admit(&mut tasks);
     }
 
@@ -104,13 +122,32 @@ impl Fetches {
     }
 
     /// How the download of exactly this stands; `None` where a new attempt is due.
-    pub(crate) fn state(&self, wanted: &Wanted) -> Option<Fetch> {
-        let tasks = self.lock();
-        Some(match tasks.current(wanted, Instant::now())? {
+    pub(crate) fn state(&self, wish: &Wish) -> Option<Fetch> {
+        let (mut tasks, now) = (self.lock(), Instant::now());
+        self.look_again(&mut tasks, &wish.wanted, now);
+        Some(match tasks.current(wish, now)? {
             State::Waiting { .. } => Fetch::Waiting,
             State::Running(progress) => Fetch::Running(*progress.borrow()),
             State::Failed { obstacle, .. } => Fetch::Failed(obstacle.clone()),
         })
+    }
+
+    /// Looks at a source that had a wrong file, while somebody waits for it. Where it has another one now, that is fetched.
+    fn look_again(&self, tasks: &mut Tasks, wanted: &Wanted, now: Instant) {
+        let Ok(place) = self.0.looks.clone().try_acquire_owned() else { return };
+        if !tasks.looks_again(wanted, now) {
+            return;
+        }
+        let (fetches, wanted) = (self.clone(), wanted.clone());
+        tokio::spawn(async move {
+            let look = fetches.0.cache.look(&wanted.source);
+            if let Ok(Ok(seen)) = tokio::time::timeout(LOOK_TIMEOUT, look).await {
+                let mut tasks = fetches.lock();
+                tasks.show(&wanted, &seen, Instant::now());
+                fetches.admit(&mut tasks);
+            }
+            drop(place);
+        });
     }
 
     /// Why the last attempt at exactly this failed, until one succeeds: also while the next one is under way.
@@ -138,7 +175,7 @@ impl Fetches {
                 tracing::info!(digest = %image.digest, bytes = image.bytes, took_us, "image verified");
                 tasks.forget(&wanted);
             }
-            Err(failure) => tasks.fail(&wanted, &failure, Instant::now()),
+            Err(failure) => tasks.fail(&wanted, failure, Instant::now()),
         }
         self.admit(&mut tasks);
         drop(tasks);

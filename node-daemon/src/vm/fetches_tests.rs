@@ -29,7 +29,7 @@ impl Bench {
     /// Waits until the download of this has failed, and says why.
     async fn failure(&self, wanted: &Wanted) -> Obstacle {
         loop {
-            if let Some(Fetch::Failed(obstacle)) = self.fetches.state(wanted) {
+            if let Some(Fetch::Failed(obstacle)) = self.fetches.state(&wish(wanted)) {
                 return obstacle;
             }
             self.fetches.ended().await;
@@ -43,6 +43,10 @@ fn wanted(digest: &str, url: &str) -> Wanted {
         digest: digest.parse().unwrap(),
         format: Format::Raw,
     }
+}
+
+fn wish(wanted: &Wanted) -> Wish {
+    Wish { wanted: wanted.clone(), object: None }
 }
 
 /// A server that takes connections and says nothing.
@@ -73,10 +77,10 @@ async fn silent_servers_take_a_few_turns_and_whoever_waits_comes_next() {
     let digest = |number: u8| format!("sha256:{}", format!("{number:02x}").repeat(32));
     let all: Vec<_> = (0..8).map(|number| wanted(&digest(number), &url)).collect();
     for wanted in &all {
-        bench.fetches.begin(wanted.clone());
+        bench.fetches.begin(&wish(wanted));
     }
     assert_eq!(bench.fetches.running().len(), AT_ONCE);
-    assert!(all.iter().any(|wanted| bench.fetches.state(wanted) == Some(Fetch::Waiting)));
+    assert!(all.iter().any(|wanted| bench.fetches.state(&wish(wanted)) == Some(Fetch::Waiting)));
     for wanted in &all {
         assert_eq!(bench.failure(wanted).await.reason, "DownloadStalled");
     }
@@ -90,11 +94,11 @@ async fn a_slow_source_does_not_keep_the_image_from_a_good_one() {
     let bench = Bench::new(Duration::from_secs(3600), pace);
     let slow = wanted(digest, &saying("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nd").await);
     let good = wanted(digest, &saying("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\ndisk\n").await);
-    bench.fetches.begin(slow.clone());
-    bench.fetches.begin(good.clone());
+    bench.fetches.begin(&wish(&slow));
+    bench.fetches.begin(&wish(&good));
     while bench.fetches.cache().lookup(&good.digest).is_none() {
         // It is asked again as the driver asks: the blocks of the other one may still be on their way to the disk.
-        bench.fetches.begin(good.clone());
+        bench.fetches.begin(&wish(&good));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(bench.fetches.trouble(&slow).unwrap().contains("very slow, so others had their turn first"));

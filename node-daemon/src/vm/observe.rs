@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::context::Context;
 use super::desired::{Desired, Source};
 use super::dir::{DiskKind, VmDir};
-use super::fetches::{Fetch, Wanted};
+use super::fetches::{Fetch, Wanted, Wish};
 use super::inputs;
 use super::observed::{
     Domain, Ended, Folder, HeldImage, Image, Inputs, Network, Observed, Obstacle, PausedBy, Room, Seed, State,
@@ -188,16 +188,17 @@ fn image(
     pinned: Option<Digest>,
     made: bool,
 ) -> (Image, Option<Progress>) {
-    let wanted = wanted(context, namespace, name);
+    let wish = wish(context, namespace, name);
     let fits =
-        |held: &image::Image| made || wanted.as_ref().map_or(true, |wanted| wanted.format == held.format);
+        |held: &image::Image| made || wish.as_ref().map_or(true, |wish| wish.wanted.format == held.format);
     if let Some(held) = pinned.and_then(|digest| context.fetches.cache().lookup(&digest)).filter(fits) {
         return (Image::Held(held_image(&held)), None);
     }
-    let wanted = match wanted {
-        Ok(wanted) => wanted,
+    let wish = match wish {
+        Ok(wish) => wish,
         Err(obstacle) => return (Image::Unavailable(obstacle), None),
     };
+    let wanted = &wish.wanted;
     if pinned.is_some_and(|pinned| pinned != wanted.digest) {
         return (Image::Unavailable(replaced(name)), None);
     }
@@ -206,7 +207,7 @@ fn image(
     {
         return (Image::Held(held_image(&held)), None);
     }
-    match context.fetches.state(&wanted) {
+    match context.fetches.state(&wish) {
         None => (Image::Fetchable(wanted.digest), None),
         Some(Fetch::Waiting) => (Image::Fetching(wanted.digest), None),
         Some(Fetch::Running(progress)) => (Image::Fetching(wanted.digest), Some(progress)),
@@ -219,7 +220,7 @@ fn held_image(image: &image::Image) -> HeldImage {
 }
 
 /// What the image object says to fetch.
-pub(crate) fn wanted(context: &Context, namespace: &str, name: &str) -> Result<Wanted, Obstacle> {
+pub(crate) fn wish(context: &Context, namespace: &str, name: &str) -> Result<Wish, Obstacle> {
     match context.objects.image(namespace, name) {
         Lookup::Found(image) => parse(&image),
         Lookup::Missing => Err(Obstacle::later(
@@ -237,10 +238,11 @@ pub(crate) fn wanted(context: &Context, namespace: &str, name: &str) -> Result<W
     }
 }
 
-fn parse(image: &VirtualMachineImage) -> Result<Wanted, Obstacle> {
+fn parse(image: &VirtualMachineImage) -> Result<Wish, Obstacle> {
     let spec = &image.spec;
-    fetchable(&spec.source, &spec.digest, spec.format)
-        .map_err(|sentence| Obstacle::later("ImageRefused", sentence))
+    let wanted = fetchable(&spec.source, &spec.digest, spec.format);
+    let wanted = wanted.map_err(|sentence| Obstacle::later("ImageRefused", sentence))?;
+    Ok(Wish { wanted, object: image.metadata.uid.clone() })
 }
 
 /// A source, digest and format as they can be fetched; trusts nothing.

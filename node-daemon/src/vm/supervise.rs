@@ -12,6 +12,7 @@ use tokio::task::{JoinError, JoinHandle};
 use uuid::Uuid;
 
 use super::context::Context;
+use super::fetches::Wish;
 use super::holdings::{self, Held};
 use super::memory::Memory;
 use super::panics::survive;
@@ -185,7 +186,7 @@ impl Supervisor {
         for image in &self.context.wishes.borrow().prefetch {
             match observe::fetchable(&image.source, &image.digest, image.format) {
                 Ok(wanted) if self.context.fetches.cache().lookup(&wanted.digest).is_none() => {
-                    self.context.fetches.begin(wanted);
+                    self.context.fetches.begin(&Wish { wanted, object: None });
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(digest = image.digest, error, "prefetch refused"),

@@ -85,7 +85,7 @@ fn a_racing_link_never_lets_an_open_out() {
             }
         });
         let opens = (0..100_000).filter_map(|_| local::open(&path, &bench.cache.rules).ok());
-        let lengths: HashSet<u64> = opens.map(|(_, bytes)| bytes).collect();
+        let lengths: HashSet<u64> = opens.map(|(_, file)| file.len()).collect();
         stop.store(true, Relaxed);
         lengths
     });

@@ -4,6 +4,7 @@ mod astray;
 mod file;
 mod http;
 mod keep;
+mod odd;
 mod server;
 
 use std::os::unix::fs::PermissionsExt;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::Wanted;
-use crate::image::{self, Digest, Progress};
+use super::wrong::Wrong;
+use super::{Wanted, Wish};
+use crate::image::{self, Digest, Progress, Seen};
 use crate::retry::Retry;
 use crate::vm::observed::Obstacle;
 use crate::vm::sentence;
@@ -29,6 +30,8 @@ pub(super) struct Tasks(HashMap<Wanted, Task>);
 struct Task {
     state: State,
     past: Past,
+    /// UIDs of the image objects that asked for it.
+    objects: HashSet<String>,
 }
 
 /// Where a download stands.
@@ -49,6 +52,10 @@ struct Past {
     idle: u32,
     /// The last one gave up its place, because it brought too little.
     overtaken: bool,
+    /// What the last one brought from a server that does not tell how much there is.
+    ended: Option<Digest>,
+    /// What the source had in the place of the image.
+    wrong: Wrong,
 }
 
 /// How an attempt ended without an image.
@@ -63,19 +70,46 @@ pub(super) enum Failure {
 
 impl Tasks {
     /// Queues a wish, unless it stands in the queue, runs, or failed and is not due again.
-    pub(super) fn ask(&mut self, wanted: Wanted, now: Instant) {
-        self.0.retain(|other, task| *other == wanted || task.lasts(now));
-        if self.current(&wanted, now).is_none() {
-            let past = self.0.remove(&wanted).map(|task| task.past).unwrap_or_default();
-            self.0.insert(wanted, Task { state: State::Waiting { since: now }, past });
+    pub(super) fn ask(&mut self, wish: &Wish, now: Instant) {
+        let Wish { wanted, object } = wish;
+        self.0.retain(|other, task| other == wanted || task.lasts(now));
+        if self.current(wish, now).is_none() {
+            let (past, objects) =
+                self.0.remove(wanted).map(|task| (task.past, task.objects)).unwrap_or_default();
+            let state = State::Waiting { since: now };
+            self.0.insert(wanted.clone(), Task { state, past, objects });
+        }
+        if let Some(task) = self.0.get_mut(wanted) {
+            task.objects.extend(object.clone());
         }
     }
 
-    /// How this wish stands; `None` where a new attempt is due.
-    pub(super) fn current(&self, wanted: &Wanted, now: Instant) -> Option<&State> {
-        let state = &self.0.get(wanted)?.state;
-        let over = matches!(state, State::Failed { again, .. } if now >= *again);
-        (!over).then_some(state)
+    /// How this wish stands; `None` where a new attempt is due. Who hears of one under way has asked for it.
+    pub(super) fn current(&mut self, wish: &Wish, now: Instant) -> Option<&State> {
+        let task = self.0.get_mut(&wish.wanted)?;
+        match &task.state {
+            State::Failed { again, .. } if now >= *again || task.is_new(wish) => return None,
+            State::Failed { .. } => {}
+            State::Waiting { .. } | State::Running(_) => task.objects.extend(wish.object.clone()),
+        }
+        Some(&task.state)
+    }
+
+    /// Whether the source is to be looked at now, because it had a wrong file and may have another.
+    pub(super) fn looks_again(&mut self, wanted: &Wanted, now: Instant) -> bool {
+        self.0.get_mut(wanted).is_some_and(|task| {
+            matches!(task.state, State::Failed { .. }) && task.past.wrong.looks_again(now)
+        })
+    }
+
+    /// What the source shows now: another file is queued at once.
+    pub(super) fn show(&mut self, wanted: &Wanted, seen: &Seen, now: Instant) {
+        if let Some(task) = self.0.get_mut(wanted)
+            && matches!(task.state, State::Failed { .. })
+            && task.past.wrong.is_new(seen)
+        {
+            task.state = State::Waiting { since: now };
+        }
     }
 
     /// Why the last attempt failed.
@@ -141,12 +175,16 @@ impl Tasks {
     }
 
     /// An attempt ended without an image.
-    pub(super) fn fail(&mut self, wanted: &Wanted, failure: &Failure, now: Instant) {
+    pub(super) fn fail(&mut self, wanted: &Wanted, failure: Failure, now: Instant) {
         let Some(task) = self.0.get_mut(wanted) else { return };
-        task.past.learn(failure);
+        let failure = task.past.judge(failure);
+        task.past.learn(&failure);
         let mut obstacle = failure.obstacle(wanted);
         tracing::warn!(digest = %wanted.digest, reason = obstacle.reason, error = obstacle.message, "image not fetched");
-        let pause = pause(obstacle.retry, task.past.idle);
+        let pause = match &failure {
+            Failure::Fetch(image::Error::DigestMismatch { seen, .. }) => task.past.wrong.refute(seen, now),
+            _ => pause(obstacle.retry, task.past.idle),
+        };
         if obstacle.retry == Retry::Soon && pause >= LATER {
             // It does not pass within seconds any more: worth an event, and no look every few seconds.
             obstacle.retry = Retry::Later;
@@ -157,6 +195,11 @@ impl Tasks {
 }
 
 impl Task {
+    /// Whether an image object says it that did not before: a person made one again.
+    fn is_new(&self, wish: &Wish) -> bool {
+        wish.object.as_ref().is_some_and(|object| !self.objects.contains(object))
+    }
+
     /// Whether it still says anything: it waits, it runs, or its failure is recent. The past of an attempt is kept for a
     /// while after the next one is due, since whoever wants it looks in only now and then.
     fn lasts(&self, now: Instant) -> bool {
@@ -168,9 +211,25 @@ impl Task {
 }
 
 impl Past {
+    /// A server that brings the same bytes twice, and does not tell how many there are, has no others.
+    fn judge(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Fetch(image::Error::Unfinished { found, if_whole, .. }) if self.ended == Some(found) => {
+                Failure::Fetch(*if_whole)
+            }
+            other => other,
+        }
+    }
+
     fn learn(&mut self, failure: &Failure) {
         self.overtaken = matches!(failure, Failure::Overtaken);
-        if let Failure::Fetch(image::Error::Interrupted { bytes, .. }) = failure {
+        if let Failure::Fetch(image::Error::Unfinished { found, .. }) = failure {
+            self.ended = Some(*found);
+        }
+        if let Failure::Fetch(
+            image::Error::Interrupted { bytes, .. } | image::Error::Unfinished { bytes, .. },
+        ) = failure
+        {
             self.idle = if *bytes > self.best { 0 } else { self.idle.saturating_add(1) };
             self.best = self.best.max(*bytes);
         }
@@ -208,7 +267,7 @@ impl Failure {
 ///
 /// A full disk or a silent server is asked again soon enough to notice its recovery, seldom enough not to harm it. A
 /// download that broke off goes on at once, unless it gets no further: a server that always cuts at the same byte would
-/// be read from its start for ever. What only another object can mend is forgotten after an hour, so that the failures
+/// be read from its start for ever. A wrong file has pauses of its own (`wrong.rs`). What only another object can mend is forgotten after an hour, so that the failures
 /// of a month do not pile up.
 fn pause(retry: Retry, idle: u32) -> Duration {
     match retry {
@@ -232,6 +291,10 @@ mod tests {
         }
     }
 
+    fn wish(wanted: &Wanted) -> Wish {
+        Wish { wanted: wanted.clone(), object: None }
+    }
+
     fn broke_off(bytes: u64) -> Failure {
         Failure::Fetch(image::Error::Interrupted { at: "http://a.example/disk".to_owned(), bytes })
     }
@@ -251,20 +314,20 @@ mod tests {
         fn ask<const N: usize>(&mut self, all: [&Wanted; N]) {
             for wanted in all {
                 self.now += Duration::from_secs(1);
-                self.tasks.ask(wanted.clone(), self.now);
+                self.tasks.ask(&wish(wanted), self.now);
             }
             while let Some(wanted) = self.tasks.next() {
                 self.tasks.start(&wanted, watch::channel(Progress::default()).1);
             }
         }
 
-        fn fail(&mut self, wanted: &Wanted, failure: &Failure) {
+        fn fail(&mut self, wanted: &Wanted, failure: Failure) {
             self.tasks.fail(wanted, failure, self.now);
             self.ask([]);
         }
 
-        fn runs(&self, wanted: &Wanted) -> bool {
-            matches!(self.tasks.current(wanted, self.now), Some(State::Running(_)))
+        fn runs(&mut self, wanted: &Wanted) -> bool {
+            matches!(self.tasks.current(&wish(wanted), self.now), Some(State::Running(_)))
         }
     }
 
@@ -274,7 +337,7 @@ mod tests {
         let (a, other, b, c) = (wanted(1, 1), wanted(1, 2), wanted(2, 1), wanted(3, 1));
         queue.ask([&a, &other, &b, &c]);
         assert_eq!([&a, &other, &b, &c].map(|wanted| queue.runs(wanted)), [true, false, true, true]);
-        queue.fail(&a, &broke_off(0));
+        queue.fail(&a, broke_off(0));
         assert!(queue.runs(&other));
     }
 
@@ -286,7 +349,7 @@ mod tests {
         assert!(!queue.tasks.somebody_waits_for(&slow), "alone, it may take as long as it likes");
         queue.ask([&good]);
         assert!(queue.tasks.somebody_waits_for(&slow));
-        queue.fail(&slow, &Failure::Overtaken);
+        queue.fail(&slow, Failure::Overtaken);
         assert!(queue.runs(&good));
         queue.now += LATER;
         queue.ask([&slow]);
@@ -304,7 +367,7 @@ mod tests {
         let good = wanted(5, 1);
         queue.ask([&good, &wanted(1, 2)]);
         assert!(slow.iter().all(|slow| queue.tasks.somebody_waits_for(slow)));
-        queue.fail(&slow[2], &Failure::Overtaken);
+        queue.fail(&slow[2], Failure::Overtaken);
         assert!(queue.runs(&good));
         assert!(!queue.tasks.somebody_waits_for(&slow[3]), "the other source waits for image 1 alone");
     }
@@ -313,7 +376,7 @@ mod tests {
     fn a_download_that_panicked_frees_its_place_and_is_tried_again() {
         let (mut queue, wanted) = (Queue::new(), wanted(1, 1));
         queue.ask([&wanted]);
-        queue.fail(&wanted, &Failure::Panicked("at once".to_owned()));
+        queue.fail(&wanted, Failure::Panicked("at once".to_owned()));
         assert_eq!(queue.tasks.running().count(), 0);
         queue.now += LATER;
         queue.ask([&wanted]);
@@ -338,11 +401,72 @@ mod tests {
         for (attempt, retry) in
             [Retry::Soon, Retry::Soon, Retry::Soon, Retry::Soon, Retry::Later].iter().enumerate()
         {
-            queue.fail(&wanted, &broke_off(100));
+            queue.fail(&wanted, broke_off(100));
             assert_eq!(queue.tasks.trouble(&wanted).unwrap().retry, *retry, "after attempt {attempt}");
             queue.now += LONGEST_PAUSE;
             queue.ask([&wanted]);
             assert!(queue.runs(&wanted));
         }
+    }
+
+    fn wrong_digest(etag: &str) -> image::Error {
+        image::Error::DigestMismatch {
+            at: "http://a.example/disk".to_owned(),
+            expected: Digest::new([1; 32]),
+            found: None,
+            seen: Box::new(Seen::etag(etag)),
+        }
+    }
+
+    #[test]
+    fn a_wrong_file_is_fetched_again_when_the_source_shows_another_or_the_image_object_is_new() {
+        let (mut queue, wanted) = (Queue::new(), wanted(1, 1));
+        let said_by = |object: &str| Wish { object: Some(object.to_owned()), ..wish(&wanted) };
+        queue.tasks.ask(&said_by("first"), queue.now);
+        queue.ask([]);
+        queue.fail(&wanted, Failure::Fetch(wrong_digest("\"a\"")));
+        let trouble = queue.tasks.trouble(&wanted).unwrap();
+        assert_eq!((trouble.reason, trouble.retry), ("DigestMismatch", Retry::Later));
+        queue.now += Duration::from_secs(15);
+        queue.ask([&wanted]);
+        assert!(!queue.runs(&wanted) && queue.tasks.current(&said_by("first"), queue.now).is_some());
+
+        assert!(queue.tasks.looks_again(&wanted, queue.now));
+        queue.tasks.show(&wanted, &Seen::etag("\"a\""), queue.now);
+        queue.ask([]);
+        assert!(!queue.runs(&wanted), "the same file");
+        queue.tasks.show(&wanted, &Seen::etag("\"b\""), queue.now);
+        queue.ask([]);
+        assert!(queue.runs(&wanted));
+
+        queue.fail(&wanted, Failure::Fetch(wrong_digest("\"b\"")));
+        assert!(queue.tasks.current(&said_by("made again"), queue.now).is_none());
+        queue.tasks.ask(&said_by("made again"), queue.now);
+        queue.ask([]);
+        assert!(queue.runs(&wanted));
+        queue.fail(&wanted, Failure::Fetch(wrong_digest("\"b\"")));
+        assert!(queue.tasks.current(&said_by("made again"), queue.now).is_some(), "one word, one try");
+    }
+
+    #[test]
+    fn a_server_without_lengths_is_asked_again_until_it_brings_the_same_bytes_twice() {
+        let (mut queue, wanted) = (Queue::new(), wanted(1, 1));
+        let ended = |bytes: u64, byte: u8| {
+            Failure::Fetch(image::Error::Unfinished {
+                at: "http://a.example/disk".to_owned(),
+                bytes,
+                found: Digest::new([byte; 32]),
+                if_whole: Box::new(wrong_digest("")),
+            })
+        };
+        let mut reasons = Vec::new();
+        for (bytes, byte) in [(100, 2), (200, 3), (200, 3), (200, 3)] {
+            queue.now += LONGEST_PAUSE;
+            queue.ask([&wanted]);
+            queue.fail(&wanted, ended(bytes, byte));
+            reasons.push(queue.tasks.trouble(&wanted).unwrap().reason);
+        }
+        let wrong = "DigestMismatch";
+        assert_eq!(reasons, ["DownloadInterrupted", "DownloadInterrupted", wrong, wrong]);
     }
 }
