@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::confined::{self, Confined, DISK};
 use crate::durable;
-use crate::image::{Format, Image, InspectError, inspect_overlay};
+use crate::image::{Digest, Format, Image, InspectError, inspect_overlay, overlay_base};
 use crate::retry::Retry;
 
 const QEMU_IMG: &str = "/usr/bin/qemu-img";
@@ -146,6 +146,16 @@ pub(crate) fn size(path: &Path, format: Format) -> Result<Option<u64>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::io(path, source)),
         Ok(file) => virtual_size(&file, format).map(Some).map_err(|source| Error::unsound(path, source)),
+    }
+}
+
+/// The digest of the image that the overlay at `path` stands on, or `None` when there is no overlay. Only the header is
+/// read, which no guest can write.
+pub(crate) fn base(path: &Path) -> Result<Option<Digest>, Error> {
+    match open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::io(path, source)),
+        Ok(file) => overlay_base(&file).map(Some).map_err(|source| Error::unsound(path, source)),
     }
 }
 

@@ -169,3 +169,16 @@ fn a_leftover_of_a_crash_does_not_stand_in_the_way() {
     bench.disks.create_overlay(&bench.path("root.qcow2"), &base, 1 << 30).unwrap();
     assert!(!bench.path(".root.qcow2.new").exists());
 }
+
+#[test]
+fn an_overlay_tells_which_image_it_stands_on() {
+    let bench = Bench::new();
+    let (path, digest) = (bench.path("root.qcow2"), Digest::new([7; 32]));
+    assert_eq!(base(&path).unwrap(), None);
+    let image = bench.base(Format::Raw, 1 << 20);
+    let named = Image { path: image.path.with_file_name(format!("{}.img", digest.file_stem())), ..image };
+    bench.disks.create_overlay(&path, &named, 1 << 30).unwrap();
+    assert_eq!(base(&path).unwrap(), Some(digest));
+    fs::write(&path, "not a disk of ours").unwrap();
+    assert_eq!(base(&path).unwrap_err().reason(), "DiskDamaged");
+}

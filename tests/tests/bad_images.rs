@@ -8,6 +8,7 @@ mod disk_full;
 mod image_files;
 
 use std::fs;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
@@ -17,8 +18,9 @@ use holdfast_tests::image_server::Behaviour;
 use holdfast_tests::machine::{Machine, SOON, tiny};
 use holdfast_tests::story::{self, Story};
 use holdfast_tests::wait::Look;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use cases::{ALLOWED, Case, Help};
@@ -74,7 +76,7 @@ async fn a_bad_image_is_named_in_a_sentence_and_a_running_guest_on_the_node_is_u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_comes_late_or_in_pieces_starts_the_guest_by_itself() -> Result<()> {
+async fn an_image_that_comes_late_or_in_pieces_or_is_mended_starts_the_guest_by_itself() -> Result<()> {
     story::tell("late", async |story| {
         story.offer_network().await?;
         let offered = ImageFiles::open(story)?;
@@ -84,15 +86,76 @@ async fn an_image_that_comes_late_or_in_pieces_starts_the_guest_by_itself() -> R
         late.wait_unready("ImageNotFound", SOON).await?;
         offered.address(&absent, Behaviour::Good);
 
+        let typo = offered.bootable("typo")?;
+        let typo = Corrected::try_wrong(story, offered.serve(&typo, "qcow2", Behaviour::Good)?).await?;
+        let exchanged = offered.bootable("exchanged")?;
+        prefetch(story, "exchanged", offered.serve(&exchanged, "qcow2", Behaviour::WrongBytes)?).await?;
+        wait_prefetched(story, "exchanged", "does not have the digest").await?;
+        offered.address(&offered.bootable("exchanged")?, Behaviour::Good);
+        let mended = Instant::now();
+
         let pieces = offered.bootable("pieces")?;
         let pieces = offered.serve(&pieces, "qcow2", Behaviour::Truncated(6 << 20))?;
         let pieces = try_machine(story, "b", "pieces", &pieces).await?;
         pieces.wait_condition("Ready", "True", 2 * SOON).await?;
         let ranges = story.site.images().seen("late/pieces");
         ensure!(ranges.iter().filter(|seen| seen.range.is_some()).count() >= 2, "{ranges:?}");
+        wait_prefetched(story, "exchanged", "").await?;
+        tracing::info!(took = ?mended.elapsed(), "a file that was exchanged on its server was fetched by both nodes");
+        typo.is_ready_from_the_right_bytes().await?;
         late.wait_condition("Ready", "True", SOON).await.map(drop)
     })
     .await
+}
+
+/// A machine that was bound to an image with a wrong digest, after the object was made again with the right one.
+struct Corrected<'a> {
+    machine: Machine<'a>,
+    digest: String,
+}
+
+impl<'a> Corrected<'a> {
+    async fn try_wrong(story: &'a Story<'a>, right: Value) -> Result<Self> {
+        let mut wrong = right.clone();
+        wrong["digest"] = no_digest(7).into();
+        let machine = try_machine(story, "b", "typo", &wrong).await?;
+        machine.wait_unready("DigestMismatch", SOON).await?;
+        machine.wait_condition("Stalled", "False", SOON).await?;
+        let images: Api<VirtualMachineImage> = story.api();
+        images.delete("typo", &DeleteParams::default()).await.context("the image stays")?;
+        story.wait_gone::<VirtualMachineImage>("typo", SOON).await?;
+        let object = json!({"metadata": {"name": "typo"}, "spec": right});
+        story.create::<VirtualMachineImage>(&object.to_string()).await?;
+        Ok(Self { machine, digest: right["digest"].as_str().unwrap_or_default().to_owned() })
+    }
+
+    async fn is_ready_from_the_right_bytes(&self) -> Result<()> {
+        self.machine.wait_condition("Ready", "True", SOON).await?;
+        let pinned = self.machine.status().await?.disks.first().map(|disk| disk.image_digest.clone());
+        ensure!(pinned.as_ref() == Some(&self.digest), "{pinned:?}");
+        Ok(())
+    }
+}
+
+async fn prefetch(story: &Story<'_>, name: &str, mut spec: Value) -> Result<()> {
+    spec["prefetch"] = json!({"nodeSelector": {}});
+    let object = json!({"metadata": {"name": name}, "spec": spec});
+    story.create::<VirtualMachineImage>(&object.to_string()).await.map(drop)
+}
+
+/// Waits until the image says this of its nodes, or, where there is nothing to say, is Ready.
+async fn wait_prefetched(story: &Story<'_>, name: &str, said: &str) -> Result<()> {
+    story
+        .wait::<VirtualMachineImage, _>("fetched ahead", name, SOON, |image| {
+            let mut conditions = image.status.iter().flat_map(|status| &status.conditions);
+            let ready = conditions.find(|condition| condition.type_ == "Ready");
+            let is = |ready: &Condition| match said {
+                "" => ready.status == "True",
+                said => ready.message.contains(said),
+            };
+            if ready.is_some_and(is) { Look::Done(()) } else { Look::NotYet(format!("{ready:?}")) }
+        })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,10 +230,7 @@ async fn a_bad_image_that_is_fetched_ahead_is_named_in_its_own_status() -> Resul
     story::tell("ahead", async |story| {
         let offered = ImageFiles::open(story)?;
         let url = offered.address(&offered.plain("ahead")?, Behaviour::Good);
-        let mut spec = image(&json!({"http": {"url": url}}), &no_digest(6), "raw");
-        spec["prefetch"] = json!({"nodeSelector": {}});
-        let object = json!({"metadata": {"name": "ahead"}, "spec": spec});
-        story.create::<VirtualMachineImage>(&object.to_string()).await?;
+        prefetch(story, "ahead", image(&json!({"http": {"url": url}}), &no_digest(6), "raw")).await?;
         story
             .wait::<VirtualMachineImage, _>("refused by both nodes", "ahead", SOON, |image| {
                 let mut conditions = image.status.iter().flat_map(|status| &status.conditions);

@@ -154,7 +154,7 @@ pub struct DiskStatus {
     /// Name of the disk.
     #[schemars(length(max = 20))]
     pub name: String,
-    /// Digest of the image it is built on, pinned when a node was chosen; empty for a blank disk.
+    /// Digest of the image it is built on; until the disk is made, of the image it shall be built on. Empty for a blank disk.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = DIGEST))]
     pub image_digest: String,

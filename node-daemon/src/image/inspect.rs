@@ -1,10 +1,13 @@
 //! What a file in the cache is: format and virtual size, from its own bytes and never by asking a tool.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use super::{Format, qcow2, raw};
+use super::{Digest, Format, qcow2, raw};
 use crate::retry::Retry;
 
 /// What the check of an image found.
@@ -69,6 +72,14 @@ pub(crate) fn inspect_overlay(file: &File) -> Result<u64, Error> {
     let bytes = file.metadata().map_err(Error::Io)?.len();
     let start = read_start(file).map_err(Error::Io)?;
     qcow2::check(&start, bytes, qcow2::Backing::Expected).map_err(Error::Qcow2)
+}
+
+/// The image that one of our own overlays stands on, by the name of the file that its header gives.
+pub(crate) fn overlay_base(file: &File) -> Result<Digest, Error> {
+    let start = read_start(file).map_err(Error::Io)?;
+    let path = qcow2::backing_file(&start).map(|name| Path::new(OsStr::from_bytes(name)));
+    let digest = path.and_then(Path::file_stem).and_then(OsStr::to_str).and_then(Digest::from_file_stem);
+    digest.ok_or(Error::Qcow2(qcow2::Error::Malformed("it does not stand on an image of the cache")))
 }
 
 fn judge(start: &[u8], bytes: u64, format: Format) -> Result<u64, Error> {

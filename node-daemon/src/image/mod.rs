@@ -37,7 +37,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::digest::Digest;
 pub(crate) use self::error::Error;
-pub(crate) use self::inspect::{Error as InspectError, inspect_overlay};
+pub(crate) use self::inspect::{Error as InspectError, inspect_overlay, overlay_base};
 pub(crate) use self::seen::Seen;
 pub(crate) use reqwest::Url;
 

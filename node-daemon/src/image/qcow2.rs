@@ -67,6 +67,13 @@ pub(crate) fn check(start: &[u8], file_bytes: u64, backing: Backing) -> Result<u
     Ok(header.virtual_size)
 }
 
+/// The name of the file that a qcow2 file stands on, as its header gives it.
+pub(crate) fn backing_file(start: &[u8]) -> Option<&[u8]> {
+    let header = Header::read(start).filter(|header| header.magic == MAGIC && header.backing_offset > 0)?;
+    let from = usize::try_from(header.backing_offset).ok()?;
+    start.get(from..from.checked_add(header.backing_bytes as usize)?)
+}
+
 /// The fields of the header that a decision needs.
 struct Header {
     magic: [u8; 4],

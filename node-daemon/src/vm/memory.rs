@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use holdfast_api::virtual_machine::SeedStatus;
 
+use super::observe::Pins;
 use super::observed::Obstacle;
 use super::plan::{Moment, Step};
 use crate::image::Progress;
@@ -19,6 +20,8 @@ pub(crate) struct Memory {
     resumed: Option<Instant>,
     /// The slowest download it waits for.
     pub(crate) progress: Option<Progress>,
+    /// Which bytes its disks stand on or shall be made from, as last looked at.
+    pub(crate) pins: Pins,
     /// What an edit lacks that waits for the next start.
     pub(crate) hindrance: Option<Obstacle>,
     /// Reason of the obstacle that was told last, so that an event marks a transition.

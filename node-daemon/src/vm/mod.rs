@@ -69,6 +69,7 @@ pub(crate) async fn reconcile(context: &Context, uid: Uuid, memory: &mut Memory)
         let Some(goal) = judged.goal() else { break };
         let look = observe::observe(context, uid, goal.desired(), judged.domain.clone()).await;
         memory.progress = look.progress;
+        memory.pins = look.pins;
         memory.hindrance = plan::hindrance(goal, &look.observed);
         match plan::plan(goal, &look.observed, &memory.moment()) {
             Plan::Do(steps) => {

@@ -30,7 +30,12 @@ pub(crate) struct Look {
     pub(crate) material: inputs::Material,
     /// The slowest download under way.
     pub(crate) progress: Option<Progress>,
+    /// Which bytes each disk that has an image stands on or shall be made from, by name of the disk.
+    pub(crate) pins: Pins,
 }
+
+/// Digests by the names of disks.
+pub(crate) type Pins = BTreeMap<String, Digest>;
 
 /// The domain alone: enough for a halted or removed virtual machine, and to know what is remembered.
 pub(crate) async fn domain(libvirt: &libvirt::Libvirt, uid: Uuid) -> Result<Domain, libvirt::Error> {
@@ -80,7 +85,8 @@ pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desir
     let built = starting.or(desired.filter(|desired| rebuilds(desired, record)));
     let applied = built.and(record).and_then(|record| Desired::applied(uid, record).ok());
     let built: Vec<&Desired> = built.into_iter().chain(&applied).collect();
-    let (images, progress) = images(context, &built, record);
+    let disks = Disks { context, dir: &dir, record };
+    let (images, progress, pins) = disks.images(&built);
     let room = match desired {
         Some(desired) if starting.is_some() || grows(desired, record) => context.room(uid).await,
         _ => Room::ENDLESS,
@@ -88,14 +94,14 @@ pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desir
     let observed = Observed {
         folder: if dir.path().exists() { Folder::Present } else { Folder::Absent },
         images,
-        disks: disks(&dir, &built),
+        disks: disks.sizes(&built),
         networks: built.first().map(|desired| networks(context, desired)).unwrap_or_default(),
         seed: Seed { written, inputs },
         accelerator: context.accelerator(),
         room,
         domain,
     };
-    Look { observed, material, progress }
+    Look { observed, material, progress, pins }
 }
 
 /// Whether a start may be next: the guest is off, or a restart was asked for and must not stop it in vain.
@@ -135,47 +141,86 @@ fn every_disk<'a>(built: &[&'a Desired]) -> BTreeMap<&'a str, &'a super::desired
     disks.map(|disk| (disk.name.as_str(), disk)).collect()
 }
 
-fn disks(dir: &VmDir, built: &[&Desired]) -> BTreeMap<String, u64> {
-    let size = |disk: &super::desired::Disk| {
-        let kind = match disk.source {
-            Source::Blank => DiskKind::Blank,
-            Source::Image { .. } => DiskKind::Overlay,
-        };
-        // A disk that cannot be read is left in place and shows when the next step meets it.
-        let bytes = disk::size(&dir.disk(&disk.name, kind), kind.format()).ok()??;
-        Some((disk.name.clone(), bytes))
-    };
-    every_disk(built).into_values().filter_map(size).collect()
+/// What is needed to look at the disks of one virtual machine.
+#[derive(Clone, Copy)]
+struct Disks<'a> {
+    context: &'a Context,
+    dir: &'a VmDir,
+    record: Option<&'a Record>,
 }
 
-fn images(
-    context: &Context,
-    built: &[&Desired],
-    record: Option<&Record>,
-) -> (BTreeMap<String, Image>, Option<Progress>) {
-    let mut images = BTreeMap::new();
-    let mut slowest: Option<Progress> = None;
-    let Some(desired) = built.first() else { return (images, slowest) };
-    for disk in every_disk(built).into_values() {
-        let Source::Image { name, digest } = &disk.source else { continue };
-        let pinned = pinned(&disk.name, *digest, record);
-        let (image, progress) = image(context, &desired.identity().namespace, name, pinned, record.is_some());
-        images.insert(disk.name.clone(), image);
-        slowest = match (slowest, progress) {
-            (Some(a), Some(b)) => Some(if a.bytes <= b.bytes { a } else { b }),
-            (a, b) => a.or(b),
+impl Disks<'_> {
+    fn sizes(self, built: &[&Desired]) -> BTreeMap<String, u64> {
+        let size = |disk: &super::desired::Disk| {
+            let kind = match disk.source {
+                Source::Blank => DiskKind::Blank,
+                Source::Image { .. } => DiskKind::Overlay,
+            };
+            // A disk that cannot be read is left in place and shows when the next step meets it.
+            let bytes = disk::size(&self.dir.disk(&disk.name, kind), kind.format()).ok()??;
+            Some((disk.name.clone(), bytes))
         };
+        every_disk(built).into_values().filter_map(size).collect()
     }
-    (images, slowest)
+
+    fn images(self, built: &[&Desired]) -> (BTreeMap<String, Image>, Option<Progress>, Pins) {
+        let (mut images, mut pins) = (BTreeMap::new(), Pins::new());
+        let mut slowest: Option<Progress> = None;
+        let Some(desired) = built.first() else { return (images, slowest, pins) };
+        for disk in every_disk(built).into_values() {
+            let Source::Image { name, digest } = &disk.source else { continue };
+            let wish = wish(self.context, &desired.identity().namespace, name);
+            let says = wish.as_ref().ok().map(|wish| wish.wanted.digest);
+            let (pinned, made) = match self.made(&disk.name) {
+                Made::Not => (says.or(*digest), false),
+                Made::From(recorded) => (Some(recorded), true),
+                Made::Unreadable => (*digest, true),
+                Made::Removed => (None, true),
+            };
+            let (image, progress) = image(self.context, name, wish, pinned, made);
+            images.insert(disk.name.clone(), image);
+            pins.extend(pinned.or(says).map(|digest| (disk.name.clone(), digest)));
+            slowest = match (slowest, progress) {
+                (Some(a), Some(b)) => Some(if a.bytes <= b.bytes { a } else { b }),
+                (a, b) => a.or(b),
+            };
+        }
+        (images, slowest, pins)
+    }
+
+    fn made(self, disk: &str) -> Made {
+        made(disk, self.record, || disk::base(&self.dir.disk(disk, DiskKind::Overlay)))
+    }
 }
 
-/// The bytes this disk must have. A disk that comes back after it was removed is taken for a new one, and for the one it
-/// was only where it is made from the same bytes.
-fn pinned(disk: &str, given: Option<Digest>, record: Option<&Record>) -> Option<Digest> {
+/// Whether a disk was made, and from which bytes. Until then nothing ties it to any: what its image object says counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    /// Nothing of it is there.
+    Not,
+    /// From these.
+    From(Digest),
+    /// Its file is there and does not tell.
+    Unreadable,
+    /// One of that name was, and was removed. The new one is looked up anew, and is the one that was only where it is made
+    /// from the same bytes.
+    Removed,
+}
+
+/// The record says it once there is one; before that the file does, should a crash have come between the two.
+fn made(
+    disk: &str,
+    record: Option<&Record>,
+    base: impl FnOnce() -> Result<Option<Digest>, disk::Error>,
+) -> Made {
     match record.and_then(|record| Some((record.had(disk), record.images.get(disk)?.digest))) {
-        Some((true, recorded)) => Some(recorded),
-        Some((false, _)) => None,
-        None => given,
+        Some((true, recorded)) => Made::From(recorded),
+        Some((false, _)) => Made::Removed,
+        None => match base() {
+            Ok(Some(digest)) => Made::From(digest),
+            Ok(None) => Made::Not,
+            Err(_) => Made::Unreadable,
+        },
     }
 }
 
@@ -183,12 +228,11 @@ fn pinned(disk: &str, given: Option<Digest>, record: Option<&Record>) -> Option<
 /// name the format that the cache holds.
 fn image(
     context: &Context,
-    namespace: &str,
     name: &str,
+    wish: Result<Wish, Obstacle>,
     pinned: Option<Digest>,
     made: bool,
 ) -> (Image, Option<Progress>) {
-    let wish = wish(context, namespace, name);
     let fits =
         |held: &image::Image| made || wish.as_ref().map_or(true, |wish| wish.wanted.format == held.format);
     if let Some(held) = pinned.and_then(|digest| context.fetches.cache().lookup(&digest)).filter(fits) {
@@ -313,15 +357,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_disk_keeps_its_bytes_and_one_that_comes_back_is_looked_up_anew() {
+    fn a_disk_keeps_its_bytes_and_nothing_ties_one_that_was_never_made() {
         let mut world = World::new(spec());
         world.settle();
         let mut record = world.domain.record().unwrap().clone();
-        let (given, recorded) = (Digest::new([1; 32]), record.images["root"].digest);
-        assert_eq!(pinned("root", Some(given), None), Some(given));
-        assert_eq!(pinned("root", Some(given), Some(&record)), Some(recorded));
-        assert_eq!(pinned("other", Some(given), Some(&record)), Some(given));
+        let (file, recorded) = (Digest::new([1; 32]), record.images["root"].digest);
+        let unsound = || Err(disk::Error::DiskFull { path: "disk".into() });
+        assert_eq!(made("root", None, || Ok(None)), Made::Not);
+        assert_eq!(made("root", None, || Ok(Some(file))), Made::From(file), "a crash came after the disk");
+        assert_eq!(made("root", None, unsound), Made::Unreadable);
+        assert_eq!(made("root", Some(&record), || Ok(None)), Made::From(recorded));
+        assert_eq!(made("other", Some(&record), || Ok(None)), Made::Not);
         record.images.insert("removed".into(), record.images["root"].clone());
-        assert_eq!(pinned("removed", Some(given), Some(&record)), None);
+        assert_eq!(made("removed", Some(&record), || Ok(Some(file))), Made::Removed);
     }
 }

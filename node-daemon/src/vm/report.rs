@@ -98,6 +98,7 @@ async fn make(
             Ending::Failed(obstacle) => Outcome::Failed(obstacle),
         },
         addresses,
+        pins: &memory.pins,
         progress: memory.progress.filter(|_| waits).map(progress),
         inputs: pending::Inputs {
             ssh_keys: ssh_keys.as_ref().ok().and_then(Option::as_deref),

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use uuid::Uuid;
 
 use super::desired::Desired;
+use super::observe::Pins;
 use super::observed::{Domain, Obstacle, PausedBy, State};
 use super::pending;
 use super::plan::{Goal, On, Plan};
@@ -32,6 +33,8 @@ pub(crate) struct Report<'a> {
     pub(crate) outcome: Outcome<'a>,
     /// Addresses of the guest.
     pub(crate) addresses: Vec<Address>,
+    /// Which bytes disks stand on that no record speaks of, by name of the disk.
+    pub(crate) pins: &'a Pins,
     /// A download under way; none while it waits for its turn.
     pub(crate) progress: Option<Progress>,
     /// What a seed would be made from now, where it is known.
@@ -66,7 +69,7 @@ pub(crate) fn status(report: &Report) -> VirtualMachineStatus {
         printable_status: Some(printable(report)),
         addresses: report.addresses.clone(),
         interfaces: desired.map(interfaces).unwrap_or_default(),
-        disks: desired.map(|desired| disks(desired, record)).unwrap_or_default(),
+        disks: desired.map(|desired| disks(report, desired)).unwrap_or_default(),
         progress: report.progress.clone(),
         pending_changes: pending::changes(desired, report.domain, &report.inputs),
         restart_count: record.map(|record| record.restarts),
@@ -95,15 +98,18 @@ fn interfaces(desired: &Desired) -> Vec<InterfaceStatus> {
     desired.interfaces().iter().map(one).collect()
 }
 
-/// The record's digest is the truth once there is one; before that the pinned one is repeated, so that it is not lost.
-fn disks(desired: &Desired, record: Option<&Record>) -> Vec<DiskStatus> {
+/// The record's digest is the truth once there is one. Before that it is the one that the disk is made from, or shall be;
+/// one that nobody looked up is repeated, so that it is not lost.
+fn disks(report: &Report, desired: &Desired) -> Vec<DiskStatus> {
+    let record = report.domain.record();
     let digest = |disk: &super::desired::Disk| {
         let recorded = record.and_then(|record| record.images.get(&disk.name)).map(|image| image.digest);
-        let pinned = match &disk.source {
+        let given = match &disk.source {
             super::desired::Source::Image { digest, .. } => *digest,
             super::desired::Source::Blank => None,
         };
-        recorded.or(pinned).map(|digest| digest.to_string()).unwrap_or_default()
+        let pinned = report.pins.get(&disk.name).copied();
+        recorded.or(pinned).or(given).map(|digest| digest.to_string()).unwrap_or_default()
     };
     let one = |disk: &super::desired::Disk| DiskStatus {
         name: disk.name.clone(),

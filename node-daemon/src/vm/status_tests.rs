@@ -4,6 +4,9 @@ use k8s_openapi::jiff::Timestamp;
 use super::super::observed::Ended;
 use super::super::plan::model::World;
 use super::*;
+use crate::image::Digest;
+
+static NO_PINS: Pins = Pins::new();
 
 fn world(strategy: RunStrategy) -> World {
     let mut spec = super::super::plan::model::spec();
@@ -20,6 +23,7 @@ fn report<'a>(world: &'a World, goal: Option<&'a Goal>, plan: &'a Plan) -> Repor
         domain: &world.domain,
         outcome: Outcome::Plan(plan),
         addresses: Vec::new(),
+        pins: &NO_PINS,
         progress: None,
         inputs: pending::Inputs::default(),
         hindrance: None,
@@ -39,6 +43,22 @@ fn an_image_that_waits_for_its_turn_says_so() {
     let status = told(&world(RunStrategy::Always), &wait, Vec::new());
     assert_eq!(is(&status, c::READY), pair("False", "DownloadQueued"));
     assert_eq!(is(&status, c::RECONCILING), pair("True", "DownloadQueued"));
+}
+
+#[test]
+fn a_machine_whose_disk_was_never_made_names_the_digest_that_its_image_has_now() {
+    let (mut world, now) = (world(RunStrategy::Always), Digest::new([9; 32]));
+    let pins = Pins::from([("root".to_owned(), now)]);
+    let digest = |world: &World| {
+        let goal = world.goal();
+        let report = Report { pins: &pins, ..report(world, goal.as_ref(), &Plan::Converged) };
+        status(&report).disks[0].image_digest.clone()
+    };
+    assert_eq!(digest(&world), now.to_string());
+    world.settle();
+    let made = world.domain.record().unwrap().images["root"].digest;
+    assert_ne!(made, now);
+    assert_eq!(digest(&world), made.to_string(), "what the disk stands on");
 }
 
 fn is(status: &VirtualMachineStatus, type_: &str) -> (String, String) {

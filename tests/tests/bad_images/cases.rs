@@ -52,7 +52,7 @@ pub(crate) fn broken_sources(files: &ImageFiles<'_>) -> Result<Vec<Case>> {
     let url = files.address(&wrong, Behaviour::Good);
     let wrong = image(&json!({"http": {"url": url}}), &no_digest(1), "raw");
     Ok(vec![
-        case("wrong-digest", wrong, "DigestMismatch", found, Help::Edit),
+        case("wrong-digest", wrong, "DigestMismatch", found, Help::Elsewhere),
         case(
             "not-found",
             raw("gone", Behaviour::NotFound)?,
@@ -154,7 +154,7 @@ pub(crate) fn refused_places(files: &ImageFiles<'_>, allowed: &Path) -> Result<V
             file(&format!("{ALLOWED}/other"), 5),
             "DigestMismatch",
             format!("does not have the digest {}; correct", no_digest(5)),
-            Help::Edit,
+            Help::Elsewhere,
         ),
     ])
 }
