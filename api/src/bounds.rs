@@ -36,6 +36,14 @@ pub const MACHINES: usize = 8192;
 pub const ORPHANS: usize = 2048;
 /// Images in the cache of a node that it reports.
 pub const IMAGES: usize = 1024;
+/// IPv4 networks that a node offers subnets of, far more than any host has.
+pub const POOLS: usize = 32;
+/// Bridges that a node offers, far more than any host has.
+pub const BRIDGES: usize = 64;
+/// Ranges of VLANs of one bridge.
+pub const VLANS: usize = 64;
+/// Addresses listed for one interface.
+pub const LISTED_ADDRESSES: usize = 16;
 /// Addresses of one guest: 16 of each of its 8 interfaces.
 pub const ADDRESSES: usize = 128;
 

@@ -16,6 +16,7 @@
     reason = "KubeSchema repeats each struct inside a function, where nobody can reach it"
 )]
 
+pub mod address;
 pub mod bounds;
 pub mod capacity;
 pub mod condition;
@@ -24,6 +25,7 @@ pub mod names;
 pub mod network;
 pub mod node;
 pub mod node_enrolment;
+pub mod offer;
 pub mod quantity;
 pub mod reference;
 pub mod ssh_key;

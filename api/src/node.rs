@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::Quantity;
 use crate::bounds::{DIGEST, FULL_NAME, IMAGES, LISTED, MACHINES, NAME, ORPHANS, SENTENCE, UID, WORD};
 use crate::image::{ImageFormat, ImageSource};
+use crate::offer::NetworkOffer;
 
 /// What people and the controller want of a node.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -108,6 +109,10 @@ pub struct HypervisorNodeStatus {
     #[schemars(with = "AcceleratorStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<AcceleratorStatus>,
+    /// Networks the node offers guests, as its configuration says; absent until a version that tells has reported (node).
+    #[schemars(with = "NetworkOffer")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<NetworkOffer>,
     /// True while the node's key lies in a file, which is for development only (node).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insecure_dev: bool,

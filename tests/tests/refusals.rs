@@ -66,6 +66,10 @@ fn disk(disk: &Value) -> Value {
     machine("disks", json!([disk]))
 }
 
+fn addressed(address: &str) -> Value {
+    machine("interfaces", json!([{"name": "lan", "network": {"name": "n"}, "addresses": [address]}]))
+}
+
 fn named(name: &str) -> Value {
     tiny(name).object()
 }
@@ -139,6 +143,17 @@ async fn a_bad_virtual_machine_is_refused_in_a_sentence() -> Result<()> {
             cloud_init("userData", json!("x".repeat(32 * 1024 + 1))),
             "spec.cloudInit.userData",
         ),
+        (
+            "an address in other clothes",
+            addressed("::ffff:10.0.0.1"),
+            "addresses must be single unicast addresses",
+        ),
+        (
+            "the address of a cloud's metadata",
+            addressed("169.254.169.254"),
+            "none of them loopback or link-local",
+        ),
+        ("an address written another way", addressed("2001:DB8::5"), "in their shortest form"),
         ("name of 64", named(&"n".repeat(64)), "use at most 63 characters"),
         ("a dot in the name", named("a.b"), "use letters, digits and '-', no '.'"),
     ])
@@ -281,7 +296,7 @@ fn all_texts() -> Vec<Value> {
             .with("disks", json!([{"name": "root", "size": "1Gi", "image": {"name": "tiny"}}]))
             .with(
                 "interfaces",
-                json!([{"name": "lan", "network": {"name": "n"}, "macAddress": "52:54:00:12:34:56"}]),
+                json!([{"name": "lan", "network": {"name": "n"}, "macAddress": "52:54:00:12:34:56", "addresses": ["10.9.0.5"]}]),
             )
             .with("placement", json!({"nodeName": "a"}))
             .cloud_init("hostname", "web")

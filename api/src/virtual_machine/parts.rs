@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Quantity;
+use crate::bounds::{ADDRESS, LISTED_ADDRESSES};
 use crate::reference::{ObjectRef, SecretKeyRef};
 
 /// When the guest runs.
@@ -75,6 +76,14 @@ pub struct Interface {
     #[schemars(length(max = 17))]
     #[x_kube(validation = Rule::new("self == '' || self.matches('^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$')").message("macAddress must be six lower-case hexadecimal pairs joined by ':', the first of them even, such as 52:54:00:12:34:56"))]
     pub mac_address: String,
+    /// IPv4 and IPv6 addresses the guest uses besides those it is leased, at most 16, such as 10.20.0.5. On a bridge, where nothing is leased by the node, the guest is held to these once any is listed. A change takes effect at the next start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = LISTED_ADDRESSES), inner(length(min = 2, max = ADDRESS)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Atomic,
+        validation = Rule::new("self.all(a, isIP(a) && ip.isCanonical(a) && ip(a).isGlobalUnicast())").message("addresses must be single unicast addresses in their shortest form, none of them loopback or link-local, such as 10.20.0.5 or 2001:db8::5")
+    )]
+    pub addresses: Vec<String>,
 }
 
 /// What cloud-init is told through the NoCloud seed.

@@ -3,14 +3,17 @@
 //! Every value is checked while it is read, so that a wrong one stops the start with its key and a sentence, and nobody
 //! asks again. An unknown key stops the start as well: a misspelt safeguard must not pass for a set one.
 
+mod networks;
 mod values;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use holdfast_api::offer::NetworkOffer;
 use serde::Deserialize;
 
-pub(crate) use values::{NodeName, Pool, Seconds, Size};
+pub(crate) use networks::{Bridge, Pool};
+pub(crate) use values::{NodeName, Seconds, Size};
 
 /// Exit code of a configuration error (`EX_CONFIG` of sysexits.h): the unit does not restart on it.
 pub(crate) const EXIT_CONFIG: u8 = 78;
@@ -55,6 +58,12 @@ pub(crate) struct Config {
     /// Subnets of NAT and isolated networks that name none.
     #[serde(default)]
     pub(crate) network_pool: Pool,
+    /// Further networks that subnets may lie in where an object names one.
+    #[serde(default)]
+    pub(crate) subnet_pools: Vec<Pool>,
+    /// Bridges of the host that guests may be ports of.
+    #[serde(default)]
+    pub(crate) bridges: Vec<Bridge>,
     /// What the host keeps for itself.
     #[serde(default)]
     pub(crate) reserved: Reserved,
@@ -64,6 +73,13 @@ pub(crate) struct Config {
     /// The log on standard error.
     #[serde(default)]
     pub(crate) log: Log,
+}
+
+impl Config {
+    /// The networks that guests may have.
+    pub(crate) fn networks(&self) -> NetworkOffer {
+        networks::offer(self.network_pool, &self.subnet_pools, &self.bridges)
+    }
 }
 
 /// What executes guests; a matter of configuration, never of a silent fallback.
@@ -234,6 +250,7 @@ fn check(config: &Config) -> Result<(), String> {
     if config.libvirt_uri.is_empty() || config.libvirt_uri.contains(char::is_control) {
         return Err("libvirtUri is not a connection string: write one such as qemu:///system".to_owned());
     }
+    networks::check(&config.subnet_pools, &config.bridges)?;
     absolute_paths(config)
 }
 

@@ -27,6 +27,7 @@ fn an_unknown_key_is_named() {
         ("imageSources: {allowLopback: true}", "allowLopback"),
         ("reserved: {cpu: 1}", "cpu"),
         ("log: {colour: true}", "colour"),
+        ("bridges: [{name: br0, vlan: 7}]", "vlan"),
     ] {
         let refused = refusal(lines);
         assert!(refused.contains("unknown field") && refused.contains(key), "{refused}");
@@ -40,6 +41,13 @@ fn a_wrong_value_is_refused_with_what_to_write() {
         ("accelerator: xen", "expected"),
         ("networkPool: 10.88.0.1/16", "such as 10.88.0.0/16"),
         ("networkPool: banana", "such as 10.88.0.0/16"),
+        ("subnetPools: [10.0.0.0/7]", "such as 10.88.0.0/16"),
+        ("subnetPools: [0.0.0.0/0]", "such as 10.88.0.0/16"),
+        ("bridges: [{name: br0, vlans: [4095]}]", "untagged, a number of 1 to 4094"),
+        ("bridges: [{name: br0, vlans: [300-200]}]", "or a range such as 100-199"),
+        ("bridges: [{name: br0, vlans: []}]", "write 1 to 64"),
+        ("bridges: [{name: ../br0}]", "the name of a network interface"),
+        ("bridges: [{name: br0}, {name: br0, vlans: [7]}]", "names br0 twice"),
         ("reserved: {memory: banana}", "such as 2Gi"),
         ("imageSources: {stallTimeoutSeconds: 0}", "whole seconds"),
         ("imageSources: {fileRoots: [images]}", "imageSources.fileRoots"),
@@ -79,4 +87,16 @@ fn a_file_without_keys_names_the_first_that_is_missing() {
 fn a_file_that_is_not_there_is_named() {
     let refused = load(Path::new("/nonexistent/node.yaml")).unwrap_err();
     assert!(refused.to_string().contains("/nonexistent/node.yaml"));
+}
+
+#[test]
+fn the_offer_is_the_pool_alone_until_more_is_written() {
+    let offer = parse(LEAST).unwrap().networks();
+    assert_eq!((offer.subnet_pools, offer.bridges.len()), (vec!["10.88.0.0/16".to_owned()], 0));
+    let more = "subnetPools: [10.20.0.0/16]\nbridges: [{name: br0}, {name: trunk, vlans: [untagged, 120, 200-299], trusted: true}]";
+    let offer = parse(&format!("{LEAST}{more}")).unwrap().networks();
+    assert_eq!(offer.subnet_pools, ["10.88.0.0/16", "10.20.0.0/16"]);
+    let shown: Vec<_> =
+        offer.bridges.iter().map(|it| format!("{} {:?} {}", it.name, it.vlans, it.trusted)).collect();
+    assert_eq!(shown, [r#"br0 ["untagged"] false"#, r#"trunk ["untagged", "120", "200-299"] true"#]);
 }

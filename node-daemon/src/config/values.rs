@@ -1,11 +1,9 @@
 //! Values of the configuration that say no while they are read.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use holdfast_api::Quantity;
-use ipnet::Ipv4Net;
 use serde::Deserialize;
 
 /// Name of a node: lower-case letters, digits and '-', at most 40 characters, as `NodeEnrolment` asks.
@@ -100,41 +98,7 @@ impl TryFrom<u32> for Seconds {
     }
 }
 
-/// An IPv4 network that subnets are taken from: /8 to /24, so that at least one /24 fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct Pool(Ipv4Net);
-
-impl Pool {
-    /// The network.
-    pub(crate) fn net(self) -> Ipv4Net {
-        self.0
-    }
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        Self(Ipv4Net::new_assert(Ipv4Addr::new(10, 88, 0, 0), 16))
-    }
-}
-
-impl TryFrom<String> for Pool {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        pool(&text).ok_or_else(|| {
-            let text = shortened(&text);
-            format!("networkPool is {text:?}: write an IPv4 network of /8 to /24 with no host bits set, such as 10.88.0.0/16")
-        })
-    }
-}
-
-fn pool(text: &str) -> Option<Pool> {
-    let net: Ipv4Net = text.parse().ok()?;
-    ((8..=24).contains(&net.prefix_len()) && net.trunc() == net).then_some(Pool(net))
-}
-
 /// Enough of a wrong value to recognise it.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     text.chars().take(60).collect()
 }

@@ -69,7 +69,12 @@ mod tests {
     const WAN: &str = "52:54:00:00:00:02";
 
     fn interface(name: &str, mac: &str) -> Interface {
-        Interface { name: name.to_owned(), network: "default".to_owned(), mac: mac.parse().unwrap() }
+        Interface {
+            name: name.to_owned(),
+            network: "default".to_owned(),
+            mac: mac.parse().unwrap(),
+            addresses: Vec::new(),
+        }
     }
 
     fn seen(mac: &str, ip: &str, source: AddressSource) -> Seen {

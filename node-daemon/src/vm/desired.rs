@@ -4,9 +4,12 @@
 //! back from a domain's metadata). After it nobody reads the object's spec again.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use holdfast_api::VirtualMachine;
+use holdfast_api::address;
+use holdfast_api::bounds::LISTED_ADDRESSES;
 use holdfast_api::virtual_machine::{self as api, Firmware, RunStrategy, VirtualMachineSpec};
 use kube::ResourceExt;
 use uuid::Uuid;
@@ -71,6 +74,8 @@ pub(crate) struct Interface {
     pub(crate) network: String,
     /// Given, or derived from UID and name.
     pub(crate) mac: Mac,
+    /// What the guest uses besides what it is leased; the only ones it may use on a bridge, once there is any.
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 /// Why a spec was refused: one sentence that names the field, what is wrong and what to do.
@@ -267,8 +272,20 @@ impl Interface {
             "" => Mac::derived(uid, &interface.name),
             given => given.parse().map_err(|error| refused(format!("{field}.macAddress: {error}")))?,
         };
-        Ok(Self { name: interface.name.clone(), network: interface.network.name.clone(), mac })
+        let addresses = addresses(&field, &interface.addresses)?;
+        Ok(Self { name: interface.name.clone(), network: interface.network.name.clone(), mac, addresses })
     }
+}
+
+/// A filter of the host is made from them.
+fn addresses(field: &str, addresses: &[String]) -> Result<Vec<IpAddr>, Refused> {
+    if addresses.len() > LISTED_ADDRESSES {
+        return Err(refused(format!("{field}.addresses must have at most {LISTED_ADDRESSES} addresses")));
+    }
+    let one = |(n, text): (usize, &String)| {
+        address::parse(text).map_err(|bad| refused(format!("{field}.addresses[{n}] {bad}")))
+    };
+    addresses.iter().enumerate().map(one).collect()
 }
 
 fn check(spec: &VirtualMachineSpec, memory: u64) -> Result<(), Refused> {

@@ -27,7 +27,7 @@ fn a_good_spec_is_taken_over_whole() {
 
 #[test]
 fn a_refusal_names_the_field_the_rule_and_nothing_else() {
-    let cases: [(&str, String); 20] = [
+    let cases: [(&str, String); 22] = [
         ("spec.cpu", refusal(|spec| spec.cpu = 0)),
         ("spec.cpu", refusal(|spec| spec.cpu = i32::MIN)),
         ("spec.cpu", refusal(|spec| spec.cpu = 256)),
@@ -42,6 +42,14 @@ fn a_refusal_names_the_field_the_rule_and_nothing_else() {
         (
             "spec.interfaces[0].macAddress",
             refusal(|spec| spec.interfaces[0].mac_address = "01:00:00:00:00:00".into()),
+        ),
+        (
+            "spec.interfaces[0].addresses[1]",
+            refusal(|spec| spec.interfaces[0].addresses = vec!["10.20.0.5".into(), "169.254.169.254".into()]),
+        ),
+        (
+            "spec.interfaces[0].addresses must",
+            refusal(|spec| spec.interfaces[0].addresses = vec!["10.20.0.5".into(); 17]),
         ),
         ("spec.interfaces[0].network.name", refusal(|spec| spec.interfaces[0].network.name = "a/b".into())),
         ("spec.cloudInit.hostname", refusal(|spec| spec.cloud_init.hostname = "a b".into())),
@@ -101,6 +109,7 @@ proptest! {
             spec.disks[0].name = b.clone();
             spec.disks[1].size = holdfast_api::Quantity(b.clone());
             spec.interfaces[0].mac_address = a.clone();
+            spec.interfaces[0].addresses = vec![b.clone()];
             spec.interfaces[0].name = b.clone();
             spec.cloud_init.hostname = a.clone();
             spec.cloud_init.reseed = b;

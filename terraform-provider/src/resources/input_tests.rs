@@ -165,6 +165,18 @@ fn for_machines() -> Vec<Row> {
         row("/interfaces/0/network", json!("LAN"), "interfaces[0].network", "must be the name of an object"),
         row("/interfaces/0/mac_address", json!("52:54"), "interfaces[0].mac_address", "such as 52:54:00"),
         row("/interfaces/0/mac_address", json!("53:54:00:12:34:56"), "interfaces[0].mac_address", "even"),
+        row(
+            "/interfaces/0/addresses",
+            json!(["::ffff:10.0.0.1"]),
+            "interfaces[0].addresses[0]",
+            "shortest form",
+        ),
+        row(
+            "/interfaces/0/addresses",
+            json!(vec!["10.20.0.5"; 17]),
+            "interfaces[0].addresses",
+            "16 elements",
+        ),
         row("/cloud_init/hostname", json!("-web"), "cloud_init.hostname", "such as web"),
         row("/cloud_init/hostname", json!("w".repeat(64)), "cloud_init.hostname", "at most 63"),
         row("/cloud_init/reseed", json!("a\n"), "cloud_init.reseed", "not contain control characters"),

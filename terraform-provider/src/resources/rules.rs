@@ -104,6 +104,22 @@ fn word(form: &Form, value: &Value, at: &Path, diagnostics: &mut Diagnostics) {
     }
 }
 
+/// Addresses that are listed for an interface of a guest.
+pub(super) fn address_rules(config: &Value, diagnostics: &mut Diagnostics) {
+    let Value::List(interfaces) = config.attribute("interfaces") else { return };
+    for (index, interface) in interfaces.iter().enumerate() {
+        let Value::List(addresses) = interface.attribute("addresses") else { continue };
+        let at = Path::of("interfaces").index(index).attribute("addresses");
+        for (index, address) in addresses.iter().enumerate() {
+            let Value::String(text) = address else { continue };
+            if let Err(bad) = holdfast_api::address::parse(text) {
+                let at = at.index(index);
+                diagnostics.error(at.clone(), "Value of the wrong form", format!("{at} {bad}."));
+            }
+        }
+    }
+}
+
 /// Exactly one of these attributes must be set; one that is not known yet may be it.
 pub(crate) fn exactly_one(value: &Value, at: &Path, names: &[&str], diagnostics: &mut Diagnostics) {
     let Value::Object(_) = value else { return };

@@ -18,6 +18,7 @@ use super::cluster::{self, Cluster, Create, Error, Patience, Target};
 use super::effect::Effect;
 use super::field::{Absent, Field, Fields, Form, named};
 use super::kind::{Decision, Kind, Writing, set, text};
+use super::rules::address_rules;
 use super::timeouts::Times;
 use crate::plugin::diagnostic::Diagnostics;
 use crate::plugin::path::Path;
@@ -121,6 +122,7 @@ impl Kind for VirtualMachine {
             refuse_twins(config, list, diagnostics);
         }
         validate_disks(config, diagnostics);
+        address_rules(config, diagnostics);
         validate_cloud_init(config.attribute("cloud_init"), diagnostics);
     }
 

@@ -317,9 +317,13 @@ impl Pen {
             );
             let address = format!("\"52:54:00:{end}\"");
             let mac = self.fixed(&format!("mac{number}"), "mac_address", &[(&address, "")]);
+            let given =
+                format!("[\"10.20.{}.{number}\", \"2001:db8::{number}:5\"]", self.sample.number % 256);
+            let addresses =
+                self.free(&format!("addresses{number}"), "addresses", &[(&given, ""), ("[]", "")]);
             let wait = self.free(&format!("wait{number}"), "wait_for_address", &[("false", "")]);
             let network = format!("network = holdfast_network.{}.name", self.sample.name());
-            let _ = writeln!(all, "  {{\n  name = \"n{number}\"\n  {network}\n{mac}{wait}}},");
+            let _ = writeln!(all, "  {{\n  name = \"n{number}\"\n  {network}\n{mac}{addresses}{wait}}},");
         }
         format!("  interfaces = [\n{all}]\n")
     }
