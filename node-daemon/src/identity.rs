@@ -155,7 +155,8 @@ pub(crate) async fn install_client(kubeconfig: &Path) -> Result<Client, Error> {
     Client::try_from(server(kubeconfig).await?).map_err(|source| Error::Client { source })
 }
 
-async fn server(path: &Path) -> Result<Config, Error> {
+/// How the API server of the kubeconfig is reached.
+pub(crate) async fn server(path: &Path) -> Result<Config, Error> {
     let failed = |source| Error::Kubeconfig { path: path.to_owned(), source };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     let options = KubeConfigOptions::default();

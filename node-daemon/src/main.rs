@@ -11,6 +11,7 @@ mod disk;
 mod durable;
 mod enrol;
 mod health;
+mod host_addresses;
 mod identity;
 mod image;
 mod jitter;

@@ -1,8 +1,11 @@
 //! Why an interface has no network, what somebody should do about it, and when to look again.
 
+use std::net::IpAddr;
+
 use ipnet::Ipv4Net;
 
 use super::netlink;
+use crate::host_addresses::Role;
 use crate::libvirt;
 use crate::retry::Retry;
 
@@ -14,6 +17,16 @@ pub(crate) enum Error {
     /// The network object is nothing this node can offer; its spec cannot change.
     #[error("network {network}: {problem}; create another VirtualMachineNetwork and use that")]
     Refused { network: String, problem: String },
+    /// The node's configuration does not give guests this.
+    #[error(
+        "network {network}: this node does not offer {what} to guests; list it under {key} in its node.yaml, or use another network"
+    )]
+    NotOffered { network: String, what: String, key: &'static str },
+    /// An address listed for the guest is another's.
+    #[error(
+        "network {network}: {address} in spec.interfaces[].addresses is {role}, which no guest is given; take it off the list"
+    )]
+    AddressTaken { network: String, address: IpAddr, role: Role },
     /// Two subnets overlap, and the other one was here first.
     #[error(
         "network {network}: subnet {subnet} overlaps {with} on this node; use a network with another subnet"
@@ -50,6 +63,8 @@ impl Error {
     pub(crate) fn retry(&self) -> Retry {
         match self {
             Self::Refused { .. }
+            | Self::NotOffered { .. }
+            | Self::AddressTaken { .. }
             | Self::SubnetClash { .. }
             | Self::PoolFull { .. }
             | Self::BridgeMissing { .. }
@@ -68,6 +83,8 @@ impl Error {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "NetworkRefused",
+            Self::NotOffered { .. } => "NetworkNotOffered",
+            Self::AddressTaken { .. } => "AddressTaken",
             Self::SubnetClash { .. } => "SubnetClash",
             Self::PoolFull { .. } => "NetworkPoolFull",
             Self::BridgeMissing { .. } => "BridgeMissing",

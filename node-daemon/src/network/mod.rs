@@ -18,18 +18,23 @@ mod vlan;
 #[cfg(test)]
 mod netlink_tests;
 #[cfg(test)]
+mod reserved_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod vlan_kernel_tests;
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_api::offer::NetworkOffer;
 use ipnet::Ipv4Net;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use crate::host_addresses::HostAddresses;
 use crate::libvirt::domain_xml::Source;
 use crate::libvirt::network_xml::{self, NetworkKind, NetworkSpec};
 use crate::libvirt::{Libvirt, Network};
@@ -40,7 +45,7 @@ pub(crate) use values::{Device, Subnet};
 
 use names::Tagged;
 use netlink::{Link, LinkKind, Neighbour, Netlink};
-use observe::{claims, has_guests, is_ours, present};
+use observe::{claims, has_guests, is_ours, needed, present};
 use plan::{Conflict, Plan, Present};
 
 /// How long an ensured network waits for its virtual machine to be defined: far longer than that takes. One removed too
@@ -53,7 +58,10 @@ const OF_NODE: &str = "list of this node";
 #[derive(Clone)]
 pub(crate) struct Networks {
     libvirt: Libvirt,
+    /// Where subnets come from that no object names.
     pool: Ipv4Net,
+    offer: Arc<NetworkOffer>,
+    host: HostAddresses,
     /// What was ensured for which virtual machine and is in use or was so lately. One change at a time, or two networks
     /// could be given the same subnet.
     ensured: Arc<Mutex<HashMap<(Machine, Uuid), Ensured>>>,
@@ -68,14 +76,25 @@ struct Ensured {
 }
 
 impl Networks {
-    /// `pool` is where subnets come from that no object names; /24 or wider.
-    pub(crate) fn new(libvirt: Libvirt, pool: Ipv4Net) -> Self {
-        Self { libvirt, pool, ensured: Arc::default() }
+    /// `pool` is /24 or wider.
+    pub(crate) fn new(libvirt: Libvirt, pool: Ipv4Net, offer: NetworkOffer, host: HostAddresses) -> Self {
+        Self { libvirt, pool, offer: Arc::new(offer), host, ensured: Arc::default() }
     }
 
-    /// Brings a network up for a virtual machine, or finds it up, and says what to connect an interface to. Idempotent;
-    /// short of a clash, a missing bridge or a fault of libvirt or the kernel it always succeeds.
-    pub(crate) async fn ensure(&self, machine: Machine, record: &NetworkRecord) -> Result<Source, Error> {
+    /// What guests may be connected to.
+    pub(crate) fn offer(&self) -> Arc<NetworkOffer> {
+        self.offer.clone()
+    }
+
+    /// Brings a network up for a virtual machine, or finds it up, and says what to connect an interface to. `addresses` are
+    /// those listed for the interface. Idempotent; short of a clash, a missing bridge or a fault of libvirt or the kernel
+    /// it always succeeds. Whether the network is offered was asked before.
+    pub(crate) async fn ensure(
+        &self,
+        machine: Machine,
+        record: &NetworkRecord,
+        addresses: &[IpAddr],
+    ) -> Result<Source, Error> {
         let mut ensured = self.ensured.lock().await;
         let others = ensured.iter().filter(|((by, _), it)| *by != machine && it.at.elapsed() < GRACE);
         let awaited: HashSet<Uuid> = others.map(|((_, uid), _)| *uid).collect();
@@ -90,7 +109,23 @@ impl Networks {
             }
         }?;
         ensured.insert((machine, record.uid), Ensured { record: record.clone(), at: Instant::now() });
+        // The network has an address of the host by now.
+        self.check_addresses(record, addresses).await?;
         Ok(source)
+    }
+
+    /// Refuses addresses that are the host's or that it depends on: whoever has them speaks for them. Where guests are
+    /// trusted to be routers, one of them may be the gateway.
+    async fn check_addresses(&self, record: &NetworkRecord, addresses: &[IpAddr]) -> Result<(), Error> {
+        if addresses.is_empty() || record.is_trusted(&self.offer) {
+            return Ok(());
+        }
+        let kernel = Netlink::open().map_err(kernel_failed(&record.name))?;
+        let needed = needed(&kernel, &self.host).await.map_err(kernel_failed(&record.name))?;
+        match needed.into_iter().find(|(address, _)| addresses.contains(address)) {
+            Some((address, role)) => Err(Error::AddressTaken { network: record.name.clone(), address, role }),
+            None => Ok(()),
+        }
     }
 
     /// A virtual machine is gone, so nothing waits for it any more: the next [`Networks::collect`] may free its subnets.
@@ -142,20 +177,29 @@ impl Networks {
         kind: NetworkKind,
         awaited: &HashSet<Uuid>,
     ) -> Result<Source, Error> {
+        let failed = || kernel_failed(&record.name);
+        let kernel = Netlink::open().map_err(failed())?;
+        let links = kernel.links().await.map_err(failed())?;
         let mut networks = self.networks(&record.name).await?;
-        let present = present(record, &networks)?;
-        if present != Present::Active {
-            self.remove_earlier(record, awaited, &mut networks).await?;
+        let present = present(record, &networks, &links)?;
+        let runs = matches!(present, Present::Active { .. });
+        if !runs {
+            self.remove_earlier(record, awaited, &links, &mut networks).await?;
         }
-        let claims = match present {
-            Present::Active => Vec::new(),
-            _ => claims(record, &networks).await.map_err(kernel_failed(&record.name))?,
-        };
+        let needed = needed(&kernel, &self.host).await.map_err(failed())?;
+        let claims = claims(record, &networks, &kernel, &needed).await.map_err(failed())?;
         let plan = plan::plan(record.uid, wanted, present, self.pool, &claims);
         match plan.map_err(|conflict| self.conflict(record, conflict))? {
             Plan::Ready => {}
             Plan::Start => self.start(record).await?,
             Plan::Create(subnet) => {
+                if runs {
+                    tracing::info!(
+                        network = record.name,
+                        "its subnet is the host's now: it moves to another"
+                    );
+                    self.libvirt.remove_network(record.uid).await.map_err(libvirt_failed(&record.name))?;
+                }
                 self.define(record, subnet, kind).await?;
                 self.start(record).await?;
             }
@@ -169,15 +213,11 @@ impl Networks {
         &self,
         record: &NetworkRecord,
         awaited: &HashSet<Uuid>,
+        links: &[Link],
         networks: &mut Vec<Network>,
     ) -> Result<(), Error> {
         let is_earlier = |it: &Network| it.record.as_ref() == Some(&record.name) && it.uuid != record.uid;
-        if !networks.iter().any(is_earlier) {
-            return Ok(());
-        }
-        let kernel = Netlink::open().map_err(kernel_failed(&record.name))?;
-        let links = kernel.links().await.map_err(kernel_failed(&record.name))?;
-        let goes = |it: &Network| is_earlier(it) && !awaited.contains(&it.uuid) && !has_guests(it, &links);
+        let goes = |it: &Network| is_earlier(it) && !awaited.contains(&it.uuid) && !has_guests(it, links);
         let (earlier, others): (Vec<_>, Vec<_>) = networks.drain(..).partition(goes);
         *networks = others;
         for network in earlier {
@@ -214,6 +254,9 @@ impl Networks {
         let network = record.name.clone();
         match conflict {
             Conflict::Clash { subnet, with } => Error::SubnetClash { network, subnet, with },
+            Conflict::OutsidePool { subnet } => {
+                Error::NotOffered { network, what: format!("subnet {subnet}"), key: "networkPool" }
+            }
             Conflict::PoolFull => Error::PoolFull { network, pool: self.pool },
         }
     }

@@ -5,7 +5,7 @@
 mod parse;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use futures::{Stream, TryStreamExt};
@@ -27,6 +27,9 @@ pub(crate) enum Error {
     /// No socket to the kernel.
     #[error("could not open a netlink socket")]
     Open { source: io::Error },
+    /// The host's addresses are unknown.
+    #[error("could not read the addresses of this host")]
+    Addresses { source: io::Error },
     /// This kernel has no such kind of device.
     #[error("the kernel cannot {what}")]
     Unsupported { what: &'static str },
@@ -112,12 +115,21 @@ impl Netlink {
         Ok(messages.iter().filter_map(parse::address).collect())
     }
 
-    /// The host's IPv4 routes (main table).
+    /// The host's IPv4 routes, of all tables: a packet for a guest could follow any of them.
     pub(crate) async fn routes(&self) -> Result<Vec<Used>, Error> {
         let links = self.links().await?;
         let request = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
         let messages = collect("list routes", request.execute()).await?;
         Ok(messages.iter().filter_map(|message| parse::route(message, &links)).collect())
+    }
+
+    /// Where the host's routes lead, IPv4 and IPv6, of all tables.
+    pub(crate) async fn gateways(&self) -> Result<Vec<IpAddr>, Error> {
+        let v4 = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build());
+        let v6 = self.handle.route().get(RouteMessageBuilder::<Ipv6Addr>::new().build());
+        let mut messages = collect("list routes", v4.execute()).await?;
+        messages.extend(collect("list routes", v6.execute()).await?);
+        Ok(messages.iter().flat_map(parse::gateways).collect())
     }
 
     /// Everybody in the neighbour tables whose hardware address is known.

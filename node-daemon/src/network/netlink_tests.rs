@@ -78,9 +78,31 @@ fn addresses_and_routes_of_the_host_are_read_with_their_devices() {
             list.iter().map(|used| format!("{} {}", used.subnet, used.device)).collect()
         };
         assert_eq!(used(kernel.addresses().await.unwrap()), ["10.20.0.0/24 lan0"]);
+        ip("route add 10.50.0.0/24 table 52 nexthop via 10.20.0.11 nexthop via 10.20.0.12");
         let mut routes = used(kernel.routes().await.unwrap());
         routes.sort();
-        assert_eq!(routes, ["0.0.0.0/0 lan0", "10.20.0.0/24 lan0", "10.30.0.0/16 lan0", "10.40.0.0/24 "]);
+        // What the kernel makes for its own addresses.
+        routes.retain(|route| !route.contains("/32"));
+        assert_eq!(
+            routes,
+            ["0.0.0.0/0 lan0", "10.20.0.0/24 lan0", "10.30.0.0/16 lan0", "10.40.0.0/24 ", "10.50.0.0/24 "]
+        );
+    });
+}
+
+#[test]
+fn gateways_are_read_of_every_table_and_both_families() {
+    in_namespace(|kernel| async move {
+        ip("link add lan0 type bridge");
+        ip("address add 10.20.0.1/24 dev lan0");
+        ip("address add fd00::1/64 dev lan0 nodad");
+        ip("link set lan0 up");
+        ip("route add default via 10.20.0.9");
+        ip("route add 10.50.0.0/24 table 52 nexthop via 10.20.0.11 nexthop via 10.20.0.12");
+        ip("-6 route add default via fd00::9");
+        let mut gateways: Vec<_> = kernel.gateways().await.unwrap().iter().map(ToString::to_string).collect();
+        gateways.sort();
+        assert_eq!(gateways, ["10.20.0.11", "10.20.0.12", "10.20.0.9", "fd00::9"]);
     });
 }
 

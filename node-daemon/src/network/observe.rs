@@ -1,16 +1,31 @@
 //! What is there already: our network as libvirt has it, who else claims which addresses, who is connected.
 
+use std::net::IpAddr;
+
 use ipnet::Ipv4Net;
 
 use super::error::Error;
 use super::names;
 use super::netlink::{self, Link, Netlink, Used};
-use super::plan::{Claim, ClaimKind, Present};
+use super::plan::{Claim, ClaimKind, Guests, Present};
 use super::record::NetworkRecord;
+use crate::host_addresses::{HostAddresses, Role};
 use crate::libvirt::{Network, network_xml};
 
+/// Ranges that no network of guests can have: they mean something else on every host.
+const RESERVED: [(&str, &str); 4] = [
+    ("0.0.0.0/8", "the unspecified addresses 0.0.0.0/8"),
+    ("127.0.0.0/8", "the loopback addresses 127.0.0.0/8"),
+    ("169.254.0.0/16", "the link-local addresses 169.254.0.0/16"),
+    ("224.0.0.0/3", "the multicast and reserved addresses 224.0.0.0/3"),
+];
+
 /// The libvirt network of a record; one that has its name or UUID without our metadata is in the way.
-pub(super) fn present(record: &NetworkRecord, networks: &[Network]) -> Result<Present, Error> {
+pub(super) fn present(
+    record: &NetworkRecord,
+    networks: &[Network],
+    links: &[Link],
+) -> Result<Present, Error> {
     let name = names::network(record.uid);
     let Some(found) = networks.iter().find(|found| found.uuid == record.uid || found.name == name) else {
         return Ok(Present::Absent);
@@ -20,22 +35,58 @@ pub(super) fn present(record: &NetworkRecord, networks: &[Network]) -> Result<Pr
         let remedy = "remove or rename it on the node";
         return Err(Error::Foreign { network: record.name.clone(), what, remedy });
     }
-    if found.active {
-        return Ok(Present::Active);
+    let subnet = subnets(found).next();
+    if !found.active {
+        return Ok(Present::Stopped(subnet));
     }
-    Ok(Present::Stopped(subnets(found).next()))
+    let guests = if has_guests(found, links) { Guests::Connected } else { Guests::None };
+    Ok(Present::Active { subnet, guests })
 }
 
-/// Who else uses which addresses, libvirt's networks first: their names say more than an address of a bridge.
-pub(super) async fn claims(own: &NetworkRecord, networks: &[Network]) -> Result<Vec<Claim>, netlink::Error> {
-    let kernel = Netlink::open()?;
+/// Who else uses which addresses, libvirt's networks first: their names say more than an address of a bridge. What the
+/// host has for the network itself, while it runs, is no claim of another.
+pub(super) async fn claims(
+    own: &NetworkRecord,
+    networks: &[Network],
+    kernel: &Netlink,
+    needed: &[(IpAddr, Role)],
+) -> Result<Vec<Claim>, netlink::Error> {
+    let bridge = names::bridge(own.uid);
+    let is_other = |used: &Used| used.device != bridge;
     let (addresses, routes) = (kernel.addresses().await?, kernel.routes().await?);
     let others = networks.iter().filter(|network| network.uuid != own.uid);
     let networks =
         others.flat_map(|network| subnets(network).map(|subnet| network_claim(&own.name, network, subnet)));
-    let addresses = addresses.into_iter().map(|used| host_claim(ClaimKind::Address, "subnet", &used));
-    let routes = routes.into_iter().map(|used| host_claim(ClaimKind::Route, "route", &used));
-    Ok(networks.chain(addresses).chain(routes).collect())
+    let addresses = addresses.into_iter().filter(is_other);
+    let addresses = addresses.map(|used| host_claim(ClaimKind::Address, "subnet", &used));
+    let needed = needed.iter().filter_map(needed_claim);
+    let routes = routes.into_iter().filter(is_other).map(|used| host_claim(ClaimKind::Route, "route", &used));
+    Ok(networks.chain(reserved()).chain(addresses).chain(needed).chain(routes).collect())
+}
+
+/// Every address that the host has or depends on.
+pub(super) async fn needed(
+    kernel: &Netlink,
+    host: &HostAddresses,
+) -> Result<Vec<(IpAddr, Role)>, netlink::Error> {
+    host.refresh().await;
+    let mut needed = host.needed().map_err(|source| netlink::Error::Addresses { source })?;
+    needed.extend(kernel.gateways().await?.into_iter().map(|address| (address, Role::Gateway)));
+    Ok(needed)
+}
+
+/// The host's own addresses are claimed with the subnets around them.
+fn needed_claim((address, role): &(IpAddr, Role)) -> Option<Claim> {
+    let IpAddr::V4(v4) = address else { return None };
+    let by = format!("{address}, {role},");
+    (*role != Role::Own).then(|| Claim { subnet: Ipv4Net::from(*v4), kind: ClaimKind::Address, by })
+}
+
+fn reserved() -> impl Iterator<Item = Claim> {
+    let claim = |(net, by): &(&str, &str)| {
+        Some(Claim { subnet: net.parse().ok()?, kind: ClaimKind::Address, by: (*by).to_owned() })
+    };
+    RESERVED.iter().filter_map(claim)
 }
 
 fn host_claim(kind: ClaimKind, what: &str, used: &Used) -> Claim {

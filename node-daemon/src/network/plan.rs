@@ -1,8 +1,9 @@
 //! Which subnet a network gets, and what has to be done for it to run. Pure.
 //!
 //! ```text
-//! absent ── a free subnet ──► Create        stopped, subnet still free ──► Start        active ──► Ready
+//! absent ── a free subnet ──► Create        stopped, subnet still free ──► Start        active, subnet still free ──► Ready
 //! ```
+//! Whether a subnet is still free is asked at every start: the host may have come to another network meanwhile.
 //! Called by [`Networks`](super::Networks) with what it read from libvirt and from the kernel.
 
 use ipnet::Ipv4Net;
@@ -31,7 +32,7 @@ pub(crate) enum ClaimKind {
     ActiveNetwork,
     /// A libvirt network that is defined and may be started any time.
     StoppedNetwork,
-    /// An address of the host and the subnet around it.
+    /// An address that the host has, with the subnet around it, or one that it depends on.
     Address,
     /// A route of the host.
     Route,
@@ -44,8 +45,22 @@ pub(crate) enum Present {
     Absent,
     /// Defined with this subnet, not running, so nobody is connected.
     Stopped(Option<Ipv4Net>),
-    /// Running.
-    Active,
+    /// Running with this subnet.
+    Active {
+        /// The subnet, where it can be read.
+        subnet: Option<Ipv4Net>,
+        /// Whether it can be moved.
+        guests: Guests,
+    },
+}
+
+/// Whether guests are connected to a running network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guests {
+    /// Nobody is.
+    None,
+    /// Some are, and run on whatever happens.
+    Connected,
 }
 
 /// What brings the network up.
@@ -55,7 +70,7 @@ pub(crate) enum Plan {
     Ready,
     /// Start it as it is defined.
     Start,
-    /// Define it (again) with this subnet, then start it.
+    /// Define it (again, stopped where it runs) with this subnet, then start it.
     Create(Ipv4Net),
 }
 
@@ -64,14 +79,16 @@ pub(crate) enum Plan {
 pub(crate) enum Conflict {
     /// The range overlaps another.
     Clash { subnet: Ipv4Net, with: String },
+    /// The range was taken from a pool that the node does not have any more, and guests are on it.
+    OutsidePool { subnet: Ipv4Net },
     /// Each /24 of the pool overlaps something.
     PoolFull,
 }
 
 /// What to do for a network. `claims` are those of everybody else.
 ///
-/// A running network is left alone whatever has come to overlap it: guests are connected to it. A stopped one keeps
-/// its subnet while that is free; a subnet that we chose is chosen anew when it is not.
+/// A network keeps its subnet while that is free; a subnet that we chose is chosen anew when it is not. Where guests are
+/// connected they run on, and nobody joins them until it is free again.
 pub(crate) fn plan(
     uid: Uuid,
     wanted: Option<Subnet>,
@@ -79,17 +96,46 @@ pub(crate) fn plan(
     pool: Ipv4Net,
     claims: &[Claim],
 ) -> Result<Plan, Conflict> {
-    let kept = match present {
-        Present::Active => return Ok(Plan::Ready),
-        Present::Stopped(kept) => kept.filter(|kept| wanted.is_none_or(|wanted| wanted.net() == *kept)),
-        Present::Absent => None,
-    };
-    let running = || claims.iter().filter(|claim| claim.kind != ClaimKind::StoppedNetwork);
-    match (kept, wanted) {
-        // It was here before networks that are merely defined.
-        (Some(kept), _) if find_clash(kept, kept, running()).is_none() => Ok(Plan::Start),
-        (_, Some(wanted)) => granted(wanted.net(), claims).map(Plan::Create),
-        (_, None) => chosen(uid, pool, claims).map(Plan::Create),
+    let stays = |kept: Ipv4Net| wanted.is_none_or(|wanted| wanted.net() == kept);
+    match present {
+        Present::Active { subnet: None, .. } => Ok(Plan::Ready),
+        Present::Active { subnet: Some(kept), guests } => {
+            let host = |kind| matches!(kind, ClaimKind::Address | ClaimKind::Route);
+            match unfit(kept, wanted, pool, claims.iter().filter(|claim| host(claim.kind))) {
+                None => Ok(Plan::Ready),
+                Some(conflict) if guests == Guests::Connected => Err(conflict),
+                Some(_) => anew(uid, wanted, pool, claims),
+            }
+        }
+        Present::Stopped(Some(kept)) if stays(kept) => {
+            // It was here before networks that are merely defined.
+            let running = claims.iter().filter(|claim| claim.kind != ClaimKind::StoppedNetwork);
+            match unfit(kept, wanted, pool, running) {
+                None => Ok(Plan::Start),
+                Some(_) => anew(uid, wanted, pool, claims),
+            }
+        }
+        Present::Stopped(_) | Present::Absent => anew(uid, wanted, pool, claims),
+    }
+}
+
+/// Why a subnet cannot be kept; one that an object names was found to be offered before.
+fn unfit<'a>(
+    kept: Ipv4Net,
+    wanted: Option<Subnet>,
+    pool: Ipv4Net,
+    claims: impl Iterator<Item = &'a Claim>,
+) -> Option<Conflict> {
+    if wanted.is_none() && !pool.contains(&kept) {
+        return Some(Conflict::OutsidePool { subnet: kept });
+    }
+    find_clash(kept, kept, claims).map(|claim| Conflict::Clash { subnet: kept, with: claim.by.clone() })
+}
+
+fn anew(uid: Uuid, wanted: Option<Subnet>, pool: Ipv4Net, claims: &[Claim]) -> Result<Plan, Conflict> {
+    match wanted {
+        Some(wanted) => granted(wanted.net(), claims).map(Plan::Create),
+        None => chosen(uid, pool, claims).map(Plan::Create),
     }
 }
 

@@ -69,11 +69,47 @@ fn a_full_pool_is_said_to_be_full() {
     assert_eq!(narrow, Err(Conflict::PoolFull));
 }
 
+fn active(subnet: &str, guests: Guests) -> Present {
+    Present::Active { subnet: Some(net(subnet)), guests }
+}
+
+fn again(wanted: Option<Subnet>, present: Present, claims: &[Claim]) -> Result<Plan, Conflict> {
+    plan(Uuid::nil(), wanted, present, pool(), claims)
+}
+
 #[test]
-fn a_running_network_is_left_alone_even_when_something_came_to_overlap_it() {
-    let claims = [claim("10.20.0.0/24", ClaimKind::Address)];
-    let now = plan(Uuid::nil(), wanted("10.20.0.0/24"), Present::Active, pool(), &claims);
-    assert_eq!(now, Ok(Plan::Ready));
+fn a_running_network_that_the_host_came_to_overlap_takes_no_further_guest() {
+    for kind in [ClaimKind::Address, ClaimKind::Route] {
+        let claims = [claim("10.88.7.0/25", kind)];
+        let clash = Conflict::Clash { subnet: net("10.88.7.0/24"), with: format!("{kind:?} 10.88.7.0/25") };
+        let connected = active("10.88.7.0/24", Guests::Connected);
+        assert_eq!(again(None, connected, &claims), Err(clash.clone()));
+        assert_eq!(again(None, connected, &[]), Ok(Plan::Ready), "until the host has gone from there");
+        let empty = active("10.88.7.0/24", Guests::None);
+        assert_eq!(again(None, empty, &claims), Ok(Plan::Create(net("10.88.0.0/24"))), "it moves");
+        assert_eq!(again(wanted("10.88.7.0/24"), empty, &claims), Err(clash), "an object says where it is");
+    }
+}
+
+#[test]
+fn a_running_network_minds_neither_other_networks_nor_wider_routes() {
+    let claims = [claim("10.88.7.0/24", ClaimKind::StoppedNetwork), claim("10.0.0.0/8", ClaimKind::Route)];
+    for guests in [Guests::None, Guests::Connected] {
+        assert_eq!(again(None, active("10.88.7.0/24", guests), &claims), Ok(Plan::Ready));
+    }
+}
+
+#[test]
+fn a_subnet_of_a_pool_that_was_changed_is_left_as_soon_as_nobody_is_on_it() {
+    let (old, first) = (net("10.99.7.0/24"), Ok(Plan::Create(net("10.88.0.0/24"))));
+    assert_eq!(again(None, Present::Stopped(Some(old)), &[]), first);
+    assert_eq!(again(None, active("10.99.7.0/24", Guests::None), &[]), first);
+    let outside = Err(Conflict::OutsidePool { subnet: old });
+    assert_eq!(again(None, active("10.99.7.0/24", Guests::Connected), &[]), outside);
+    assert_eq!(
+        again(wanted("10.99.7.0/24"), active("10.99.7.0/24", Guests::Connected), &[]),
+        Ok(Plan::Ready)
+    );
 }
 
 #[test]
@@ -156,7 +192,8 @@ proptest! {
         if let Ok(Plan::Create(subnet)) = plan(uid, None, Present::Absent, pool(), &claims) {
             let stopped = Present::Stopped(Some(subnet));
             prop_assert_eq!(plan(uid, None, stopped, pool(), &claims), Ok(Plan::Start));
-            prop_assert_eq!(plan(uid, None, Present::Active, pool(), &claims), Ok(Plan::Ready));
+            let active = Present::Active { subnet: Some(subnet), guests: Guests::None };
+            prop_assert_eq!(plan(uid, None, active, pool(), &claims), Ok(Plan::Ready));
         }
     }
 }

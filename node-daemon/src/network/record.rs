@@ -1,6 +1,7 @@
 //! What a guest's interface is connected to, judged once and remembered, so that a start needs no API.
 
 use holdfast_api::VirtualMachineNetwork;
+use holdfast_api::offer::{Lack, NetworkOffer};
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -30,6 +31,28 @@ pub(crate) enum Kind {
     Isolated { subnet: Option<Subnet> },
     /// An existing bridge of the host, untagged or in one VLAN.
     Bridge { name: Device, vlan: Option<Vlan> },
+}
+
+impl NetworkRecord {
+    /// Whether the node offers this to guests; asked before each start, also for what is only remembered.
+    pub(crate) fn check_offer(&self, offer: &NetworkOffer) -> Result<(), Error> {
+        let lack = match &self.kind {
+            Kind::Nat { subnet } | Kind::Isolated { subnet } => {
+                subnet.and_then(|subnet| offer.lacks_subnet(subnet.net()))
+            }
+            Kind::Bridge { name, vlan } => {
+                offer.lacks_bridge(name.as_str(), vlan.map(|vlan| vlan.id().into()))
+            }
+        };
+        let refused = |Lack { what, key }| Error::NotOffered { network: self.name.clone(), what, key };
+        lack.map_or(Ok(()), |lack| Err(refused(lack)))
+    }
+
+    /// Whether what guests send there is not filtered.
+    pub(crate) fn is_trusted(&self, offer: &NetworkOffer) -> bool {
+        let Kind::Bridge { name, .. } = &self.kind else { return false };
+        offer.bridges.iter().any(|bridge| bridge.trusted && bridge.name == name.as_str())
+    }
 }
 
 impl TryFrom<&VirtualMachineNetwork> for NetworkRecord {
@@ -80,6 +103,7 @@ fn at(field: &'static str) -> impl Fn(Bad) -> String {
 #[cfg(test)]
 mod tests {
     use holdfast_api::network::{Bridge, Subnet as SubnetSpec, VirtualMachineNetworkSpec};
+    use holdfast_api::offer::OfferedBridge;
     use proptest::prelude::*;
 
     use super::*;
@@ -144,6 +168,31 @@ mod tests {
         for vlan in [i32::MIN, -1, 0, 4095, 65_537, i32::MAX] {
             let sentence = refusal(&bridge("br0", Some(vlan)));
             assert!(sentence.contains("spec.bridge.vlan must be a VLAN of 1 to 4094"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn what_the_node_does_not_offer_is_refused_with_where_to_write_it_also_when_it_is_remembered() {
+        let bridges = vec![OfferedBridge { name: "br0".into(), vlans: vec!["120".into()], trusted: false }];
+        let offer = NetworkOffer { subnet_pools: vec!["10.88.0.0/16".into()], bridges };
+        for good in [nat(""), nat("10.88.3.0/24"), bridge("br0", Some(120))] {
+            assert!(NetworkRecord::try_from(&good).unwrap().check_offer(&offer).is_ok());
+        }
+        for (bad, what, key) in [
+            (nat("8.8.0.0/16"), "subnet 8.8.0.0/16", "subnetPools"),
+            (bridge("cni0", None), "bridge cni0", "bridges"),
+            (bridge("br0", None), "untagged traffic on bridge br0", "bridges"),
+            (bridge("br0", Some(121)), "VLAN 121 of bridge br0", "bridges"),
+        ] {
+            let record = NetworkRecord::try_from(&bad).unwrap();
+            let remembered =
+                serde_json::from_value::<NetworkRecord>(serde_json::to_value(record).unwrap()).unwrap();
+            let error = remembered.check_offer(&offer).unwrap_err();
+            let sentence = format!(
+                "network shop/lan: this node does not offer {what} to guests; list it under {key} in its node.yaml, or \
+                 use another network"
+            );
+            assert_eq!((error.to_string(), error.reason()), (sentence, "NetworkNotOffered"));
         }
     }
 

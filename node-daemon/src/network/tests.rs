@@ -13,15 +13,15 @@ use crate::retry::Retry;
 const EMPTY_HOST: &str = "<node><cpu><mhz>2000</mhz><model>x86_64</model><active>8</active><nodes>1</nodes>\
     <sockets>1</sockets><cores>8</cores><threads>1</threads></cpu><memory>16777216</memory></node>";
 
-struct Host {
-    networks: Networks,
-    libvirt: Libvirt,
+pub(super) struct Host {
+    pub(super) networks: Networks,
+    pub(super) libvirt: Libvirt,
     _events: crate::libvirt::Events,
     _folder: TempDir,
 }
 
 /// Runs a story on a host that has no network yet.
-fn on_a_host<F: Future<Output = ()>>(story: impl FnOnce(Host) -> F + Send + 'static) {
+pub(super) fn on_a_host<F: Future<Output = ()>>(story: impl FnOnce(Host) -> F + Send + 'static) {
     let thread = std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("peer missing: a network namespace, which needs root");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -33,18 +33,22 @@ fn on_a_host<F: Future<Output = ()>>(story: impl FnOnce(Host) -> F + Send + 'sta
 /// The virtual machine that all is for, where it makes no difference.
 const MACHINE: Uuid = Uuid::from_u128(1);
 
+pub(super) fn networks(libvirt: &Libvirt, host: HostAddresses) -> Networks {
+    Networks::new(libvirt.clone(), "10.88.0.0/16".parse().unwrap(), NetworkOffer::default(), host)
+}
+
 fn host() -> Host {
     let folder = TempDir::new().unwrap();
     let node = folder.path().join("node.xml");
     fs::write(&node, EMPTY_HOST).unwrap();
     let (libvirt, events) = Libvirt::open(&format!("test://{}", node.display())).unwrap();
-    let networks = Networks::new(libvirt.clone(), "10.88.0.0/16".parse().unwrap());
+    let networks = networks(&libvirt, HostAddresses::default());
     Host { networks, libvirt, _events: events, _folder: folder }
 }
 
 impl Host {
-    async fn ensure(&self, record: &NetworkRecord) -> Result<Source, Error> {
-        self.networks.ensure(MACHINE, record).await
+    pub(super) async fn ensure(&self, record: &NetworkRecord) -> Result<Source, Error> {
+        self.networks.ensure(MACHINE, record, &[]).await
     }
 
     /// Collects as if the last start were long ago.
@@ -53,12 +57,12 @@ impl Host {
         self.networks.collect_older(&in_use, Duration::ZERO).await.unwrap();
     }
 
-    async fn find(&self, record: &NetworkRecord) -> Option<Network> {
+    pub(super) async fn find(&self, record: &NetworkRecord) -> Option<Network> {
         let all = self.libvirt.networks().await.unwrap();
         all.into_iter().find(|network| network.uuid == record.uid)
     }
 
-    async fn subnet(&self, record: &NetworkRecord) -> String {
+    pub(super) async fn subnet(&self, record: &NetworkRecord) -> String {
         subnets(&self.find(record).await.unwrap()).next().unwrap().to_string()
     }
 
@@ -76,7 +80,7 @@ fn subnet(text: &str) -> Option<Subnet> {
     text.to_owned().try_into().ok()
 }
 
-fn nat(uid: u128, name: &str, text: &str) -> NetworkRecord {
+pub(super) fn nat(uid: u128, name: &str, text: &str) -> NetworkRecord {
     let kind = Kind::Nat { subnet: subnet(text) };
     NetworkRecord { uid: Uuid::from_u128(uid), name: name.to_owned(), kind }
 }
@@ -85,12 +89,12 @@ fn isolated(uid: u128, name: &str) -> NetworkRecord {
     NetworkRecord { kind: Kind::Isolated { subnet: None }, ..nat(uid, name, "") }
 }
 
-fn bridged(uid: u128, bridge: &str) -> NetworkRecord {
+pub(super) fn bridged(uid: u128, bridge: &str) -> NetworkRecord {
     let kind = Kind::Bridge { name: bridge.to_owned().try_into().unwrap(), vlan: None };
     NetworkRecord { kind, ..nat(uid, "shop/plant", "") }
 }
 
-fn ip(words: &str) {
+pub(super) fn ip(words: &str) {
     let output = std::process::Command::new("ip").args(words.split(' ')).output();
     assert!(output.expect("peer missing: iproute2").status.success(), "ip {words}");
 }
@@ -211,7 +215,7 @@ fn what_was_ensured_for_a_machine_that_is_gone_frees_its_subnet_at_once() {
     on_a_host(|host| async move {
         let (before, again) = (nat(7, "shop/lan", "10.20.0.0/24"), nat(8, "shop/lan", "10.20.0.0/24"));
         host.ensure(&before).await.unwrap();
-        host.networks.ensure(Uuid::from_u128(2), &before).await.unwrap();
+        host.networks.ensure(Uuid::from_u128(2), &before, &[]).await.unwrap();
         let error = host.ensure(&again).await.unwrap_err().to_string();
         assert!(
             error.contains("overlaps the earlier network shop/lan (10.20.0.0/24), still in use on this node"),
@@ -268,8 +272,8 @@ fn a_bridge_of_the_host_is_used_as_it_is_and_missed_when_it_is_not_there() {
 fn without_libvirt_the_error_says_so_and_is_tried_again() {
     on_a_host(|_| async move {
         let (libvirt, _events) = Libvirt::open("test:///nowhere/node.xml").unwrap();
-        let networks = Networks::new(libvirt, "10.88.0.0/16".parse().unwrap());
-        let error = networks.ensure(MACHINE, &nat(7, "shop/lan", "")).await.unwrap_err();
+        let networks = networks(&libvirt, HostAddresses::default());
+        let error = networks.ensure(MACHINE, &nat(7, "shop/lan", ""), &[]).await.unwrap_err();
         assert_eq!((error.reason(), error.retry()), ("NetworkFailed", Retry::Soon));
     });
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_api::Quantity;
 use holdfast_api::node::Capacity;
+use holdfast_api::offer::NetworkOffer;
 use nix::sys::statvfs::statvfs;
 use nix::sys::utsname::uname;
 
@@ -27,6 +28,8 @@ pub(crate) struct Facts {
     pub(crate) capacity: Capacity,
     /// Kernel release.
     pub(crate) kernel: String,
+    /// What guests may be connected to.
+    pub(crate) networks: NetworkOffer,
 }
 
 /// Reads the facts of this host.
@@ -37,6 +40,7 @@ pub(crate) fn read(config: &Config) -> Result<Facts, Error> {
     Ok(Facts {
         capacity: capacity(cpu, memory, storage, &config.reserved, config.disk_factor),
         kernel: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
+        networks: config.networks(),
     })
 }
 

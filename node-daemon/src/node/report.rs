@@ -137,6 +137,7 @@ fn status(
             proved: proof.holds(),
             message: bounds::cut(proof.message().to_owned(), bounds::SENTENCE),
         }),
+        networks: Some(facts.networks.clone()),
         // Until the key can live in hardware there is no other way to run (config.rs).
         insecure_dev: true,
         images: holdings.images.clone(),
@@ -177,11 +178,12 @@ fn node_half(status: HypervisorNodeStatus) -> HypervisorNodeStatus {
 #[cfg(test)]
 mod tests {
     use holdfast_api::node::{Capacity, HypervisorNodeSpec};
+    use holdfast_api::offer::NetworkOffer;
 
     use super::*;
 
     fn facts() -> Facts {
-        Facts { capacity: Capacity::default(), kernel: "6.1".to_owned() }
+        Facts { capacity: Capacity::default(), kernel: "6.1".to_owned(), networks: NetworkOffer::default() }
     }
 
     fn observed(status: HypervisorNodeStatus) -> HypervisorNode {

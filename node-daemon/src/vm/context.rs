@@ -15,6 +15,7 @@ use super::room::Share;
 use crate::accelerator::Proof;
 use crate::config;
 use crate::disk::Disks;
+use crate::host_addresses::HostAddresses;
 use crate::image::{Cache, Rules};
 use crate::libvirt::{self, Events, Libvirt, domain_xml};
 use crate::network::Networks;
@@ -67,11 +68,12 @@ impl Context {
         let cache = Cache::open(&config.state_dir.join("images"), rules(&config.image_sources));
         let cache = Arc::new(cache.map_err(|source| Error::Cache { source })?);
         let disks = Arc::new(Disks::open().map_err(|source| Error::Disks { source })?);
+        let host = HostAddresses::new(&config.kubeconfig);
         let (libvirt, events) =
             Libvirt::open(&config.libvirt_uri).map_err(|source| Error::Libvirt { source })?;
         let context = Self {
             state_dir: config.state_dir.clone(),
-            networks: Networks::new(libvirt.clone(), config.network_pool.net()),
+            networks: Networks::new(libvirt.clone(), config.network_pool.net(), config.networks(), host),
             libvirt,
             fetches: Fetches::new(cache),
             disks,

@@ -74,8 +74,8 @@ impl<'a> Execution<'a> {
                 self.disks(move |disks| disks.grow(&path, kind.format(), bytes)).await
             }
             Step::WriteSeed(record) => self.write_seed(&dir, &record).await,
-            Step::EnsureNetwork { interface, network } => {
-                let source = self.context.networks.ensure(uid, &network).await;
+            Step::EnsureNetwork { interface, network, addresses } => {
+                let source = self.context.networks.ensure(uid, &network, &addresses).await;
                 let failed = |error: crate::network::Error| obstacle(error.reason(), &error, error.retry());
                 self.sources.insert(interface, source.map_err(failed)?);
                 Ok(())

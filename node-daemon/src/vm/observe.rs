@@ -96,6 +96,7 @@ pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desir
         images,
         disks: disks.sizes(&built),
         networks: built.first().map(|desired| networks(context, desired)).unwrap_or_default(),
+        offer: context.networks.offer(),
         seed: Seed { written, inputs },
         accelerator: context.accelerator(),
         room,

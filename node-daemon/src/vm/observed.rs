@@ -1,7 +1,9 @@
 //! What the world looks like to the planner: each absence has a name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use holdfast_api::offer::NetworkOffer;
 use holdfast_api::virtual_machine::SeedStatus;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,8 @@ pub(crate) struct Observed {
     pub(crate) disks: BTreeMap<String, u64>,
     /// Network of each interface, by name of the interface.
     pub(crate) networks: BTreeMap<String, Network>,
+    /// What this host offers guests to be connected to.
+    pub(crate) offer: Arc<NetworkOffer>,
     /// Whether the seed is there and what a new one would be made from.
     pub(crate) seed: Seed,
     /// Whether this host was seen to run guest code.

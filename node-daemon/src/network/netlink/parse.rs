@@ -10,7 +10,7 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia};
 
 use super::{Link, LinkKind, Neighbour, Used};
 
@@ -74,9 +74,6 @@ pub(super) fn address(message: &AddressMessage) -> Option<Used> {
 }
 
 pub(super) fn route(message: &RouteMessage, links: &[Link]) -> Option<Used> {
-    if message.header.table != RouteHeader::RT_TABLE_MAIN {
-        return None;
-    }
     let (mut network, mut device) = (Ipv4Addr::UNSPECIFIED, String::new());
     for attribute in &message.attributes {
         match attribute {
@@ -89,6 +86,26 @@ pub(super) fn route(message: &RouteMessage, links: &[Link]) -> Option<Used> {
     }
     let subnet = Ipv4Net::new(network, message.header.destination_prefix_length).ok()?;
     Some(Used { subnet: subnet.trunc(), device })
+}
+
+/// The next hops of a route, be they several.
+pub(super) fn gateways(message: &RouteMessage) -> Vec<IpAddr> {
+    message.attributes.iter().flat_map(hops).collect()
+}
+
+fn hops(attribute: &RouteAttribute) -> Vec<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(ip)) | RouteAttribute::Via(RouteVia::Inet(ip)) => {
+            vec![(*ip).into()]
+        }
+        RouteAttribute::Gateway(RouteAddress::Inet6(ip)) | RouteAttribute::Via(RouteVia::Inet6(ip)) => {
+            vec![(*ip).into()]
+        }
+        RouteAttribute::MultiPath(paths) => {
+            paths.iter().flat_map(|path| path.attributes.iter().flat_map(hops)).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {

@@ -17,6 +17,7 @@ mod off;
 mod running;
 mod start;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -107,7 +108,7 @@ pub(crate) enum Step {
     /// Write the seed this record describes.
     WriteSeed(Box<Record>),
     /// Make the network of this interface exist and work.
-    EnsureNetwork { interface: String, network: crate::network::NetworkRecord },
+    EnsureNetwork { interface: String, network: crate::network::NetworkRecord, addresses: Vec<IpAddr> },
     /// Define the domain this record describes.
     Define(Box<Record>),
     /// Start it; with its processors frozen if so wanted, or until the start is remembered.
@@ -190,6 +191,8 @@ fn remember(record: Record) -> Step {
 
 #[cfg(test)]
 pub(super) mod model;
+#[cfg(test)]
+mod offer_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -4,9 +4,11 @@
 //! starting without its files, defining without a network.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::VirtualMachine;
+use holdfast_api::offer::NetworkOffer;
 use holdfast_api::reference::ObjectRef;
 use holdfast_api::virtual_machine::{Blank, Disk, Interface, RunStrategy, SeedStatus, VirtualMachineSpec};
 use uuid::Uuid;
@@ -81,6 +83,10 @@ pub(in crate::vm) struct World {
     pub(in crate::vm) proved: bool,
     pub(in crate::vm) disks: BTreeMap<String, u64>,
     seed: bool,
+    /// What the host offers guests; a network without a subnet is always had.
+    pub(in crate::vm) offer: Arc<NetworkOffer>,
+    /// Kind of every network, as a record has it.
+    pub(in crate::vm) network_kind: serde_json::Value,
     /// Names of networks that work on the host.
     networks: BTreeSet<String>,
     pub(in crate::vm) guest: Guest,
@@ -115,6 +121,8 @@ impl World {
             proved: true,
             disks: BTreeMap::new(),
             seed: false,
+            offer: Arc::default(),
+            network_kind: serde_json::json!({"nat": {"subnet": null}}),
             networks: BTreeSet::new(),
             guest: Guest::Obeys,
             starts: 0,
@@ -230,6 +238,7 @@ impl World {
             images: images.collect(),
             disks: self.disks.clone(),
             networks: networks.collect(),
+            offer: self.offer.clone(),
             seed: Seed { written: self.seed, inputs: self.inputs() },
             accelerator: if self.proved {
                 Accelerator::Proved
@@ -257,7 +266,7 @@ impl World {
     }
 
     fn network(&self, name: &str) -> Network {
-        let record = serde_json::json!({"uid": Uuid::from_u128(9), "name": format!("shop/{name}"), "kind": {"nat": {"subnet": null}}});
+        let record = serde_json::json!({"uid": Uuid::from_u128(9), "name": format!("shop/{name}"), "kind": self.network_kind});
         self.lacks(name)
             .map_or_else(|| Network::Known(serde_json::from_value(record).unwrap()), Network::Unavailable)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_api::capacity::overhead;
 
-use super::super::desired::{Desired, Disk, Source};
+use super::super::desired::{Desired, Disk, Interface, Source};
 use super::super::dir::DiskKind;
 use super::super::observed::{
     Accelerator, Domain, Ended, HeldImage, Image, Inputs, Network, Observed, Obstacle, Room, State,
@@ -95,6 +95,8 @@ fn proved(observed: &Observed) -> Result<(), Plan> {
 struct Parts {
     images: BTreeMap<String, HeldImage>,
     networks: BTreeMap<String, NetworkRecord>,
+    /// Brings them up.
+    ensures: Vec<Step>,
     /// Makes the folder and the disks that are not there.
     disks: Vec<Step>,
 }
@@ -117,7 +119,14 @@ fn parts(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Res
         }
         disks.extend(disk_step(disk, image, present)?);
     }
-    Ok(Parts { images, networks, disks })
+    let ensures = desired.interfaces().iter().filter_map(|one| ensure(one, &networks)).collect();
+    Ok(Parts { images, networks, ensures, disks })
+}
+
+fn ensure(interface: &Interface, networks: &BTreeMap<String, NetworkRecord>) -> Option<Step> {
+    let network = networks.get(&interface.name)?.clone();
+    let (interface, addresses) = (interface.name.clone(), interface.addresses.clone());
+    Some(Step::EnsureNetwork { interface, network, addresses })
 }
 
 impl Parts {
@@ -126,8 +135,7 @@ impl Parts {
         if write_seed {
             steps.push(Step::WriteSeed(Box::new(next.clone())));
         }
-        let ensure = |(interface, network)| Step::EnsureNetwork { interface, network };
-        steps.extend(self.networks.into_iter().map(ensure));
+        steps.extend(self.ensures);
         steps.push(Step::Define(Box::new(next)));
         steps.push(Step::Start { paused });
         Plan::Do(steps)
@@ -160,7 +168,7 @@ fn images(desired: &Desired, observed: &Observed) -> Result<BTreeMap<String, Hel
 }
 
 /// The network of every interface: as the API has it, so that one made again under its name is found; else as the
-/// record has it, so that a start needs no API.
+/// record has it, so that a start needs no API. What the host does not offer is refused even where a guest was on it.
 fn networks(
     desired: &Desired,
     record: Option<&Record>,
@@ -177,6 +185,9 @@ fn networks(
             (None, Some(Network::Unavailable(obstacle))) => return Err(Plan::Blocked(obstacle.clone())),
             (None, _) => return Err(Plan::Blocked(unseen("network", &interface.name))),
         };
+        if let Err(error) = network.check_offer(&observed.offer) {
+            return Err(Plan::Blocked(Obstacle::later(error.reason(), error.to_string())));
+        }
         known.insert(interface.name.clone(), network);
     }
     Ok(known)
