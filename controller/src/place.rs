@@ -1,13 +1,16 @@
 //! Chooses a node for a virtual machine, or says of each node why it cannot be that one. Pure and deterministic.
 //!
-//! A node is a candidate when it is ready, not cordoned, matches the placement hints and has room. Of several, the one
+//! A node is a candidate when it is ready, not cordoned, matches the placement hints, offers the networks and has room. Of several, the one
 //! that keeps the largest free share of its scarcest resource wins, so that virtual machines spread; equal nodes by name.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use holdfast_api::Quantity;
+use holdfast_api::offer::{Lack, NetworkOffer};
 use holdfast_api::virtual_machine::Placement;
+use holdfast_api::{Quantity, VirtualMachineNetwork};
+use kube::ResourceExt;
 
 use crate::capacity::Room;
 
@@ -21,6 +24,8 @@ pub(crate) struct Wish {
     /// Of `room.memory`, what the hypervisor itself takes.
     pub(crate) overhead: u64,
     pub(crate) placement: Placement,
+    /// The networks its interfaces are connected to.
+    pub(crate) networks: Vec<Arc<VirtualMachineNetwork>>,
     /// The only node that may take it, whatever its room, because it holds it already.
     pub(crate) held_by: Option<String>,
 }
@@ -34,6 +39,8 @@ pub(crate) struct Candidate {
     pub(crate) closed: Option<String>,
     pub(crate) total: Room,
     pub(crate) promised: Room,
+    /// What guests may be connected to there; a daemon that does not tell takes everything.
+    pub(crate) offer: Option<NetworkOffer>,
 }
 
 impl Candidate {
@@ -68,7 +75,18 @@ fn refusal(wish: &Wish, node: &Candidate) -> Option<String> {
     if !named.is_empty() && named != node.name {
         return Some(format!("is not {named}, which spec.placement.nodeName asks for"));
     }
-    missing_label(wish, node).or_else(|| node.closed.clone()).or_else(|| shortage(wish, node))
+    missing_label(wish, node)
+        .or_else(|| missing_network(wish, node))
+        .or_else(|| node.closed.clone())
+        .or_else(|| shortage(wish, node))
+}
+
+fn missing_network(wish: &Wish, node: &Candidate) -> Option<String> {
+    let offer = node.offer.as_ref()?;
+    let mut lacks = wish.networks.iter().filter_map(|it| Some((it.name_any(), offer.lacks(&it.spec)?)));
+    lacks.next().map(|(network, Lack { what, key })| {
+        format!("does not offer guests {what}, which network {network} names (list it under {key} in its node.yaml)")
+    })
 }
 
 fn missing_label(wish: &Wish, node: &Candidate) -> Option<String> {

@@ -191,6 +191,37 @@ async fn a_machine_whose_bridge_is_missing_says_so_and_starts_when_it_is_there()
     .await
 }
 
+/// Told of a halted machine, so that nothing has to start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_no_node_offers_is_said_node_by_node_and_nothing_is_placed() -> Result<()> {
+    story::tell("not-offered", async |story| {
+        story.offer_image("tiny").await?;
+        for (name, spec, lacks) in [
+            (
+                "stolen",
+                "{nat: {subnet: 8.8.0.0/16}}",
+                "subnet 8.8.0.0/16, which network stolen names (list it under subnetPools",
+            ),
+            ("cni", "{bridge: {name: cni0}}", "bridge cni0, which network cni names (list it under bridges"),
+            (
+                "tag",
+                "{bridge: {name: br-trunk, vlan: 121}}",
+                "VLAN 121 of bridge br-trunk, which network tag names",
+            ),
+        ] {
+            offer(story, name, spec).await?;
+            let anywhere = tiny(name).with("interfaces", json!([{"name": "lan", "network": {"name": name}}]));
+            let machine = story.machine(&anywhere.with("runStrategy", "Halted")).await?;
+            let sentence = wait_reason(&machine, "NoNodeFits").await?;
+            for node in ["a", "b"] {
+                ensure!(sentence.contains(&format!("{node} does not offer guests {lacks}")), "{sentence}");
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_later_of_two_overlapping_networks_names_the_other_and_gets_its_turn() -> Result<()> {
     story::tell("clash", async |story| {

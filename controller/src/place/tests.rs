@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use holdfast_api::network::{Bridge, VirtualMachineNetworkSpec};
+use holdfast_api::offer::OfferedBridge;
 
 const GIB: u64 = 1 << 30;
 
@@ -44,6 +46,47 @@ fn each_node_says_why_it_cannot() {
         "no node can take it: edge-1 is cordoned; edge-2 has 512Mi of memory left, 2Gi are needed (76Mi of them for \
          the hypervisor); edge-3 has 0 of 2 virtual processors left, 1 are needed"
     );
+}
+
+fn on_bridge(name: &str, vlan: Option<i32>) -> Arc<VirtualMachineNetwork> {
+    let bridge = Some(Bridge { name: name.to_owned(), vlan });
+    let spec = VirtualMachineNetworkSpec { bridge, ..VirtualMachineNetworkSpec::default() };
+    Arc::new(VirtualMachineNetwork::new("plant", spec))
+}
+
+fn offering(name: &str, vlans: &[&str]) -> Candidate {
+    let vlans = vlans.iter().map(ToString::to_string).collect();
+    let bridge = OfferedBridge { name: "br0".to_owned(), vlans, trusted: false };
+    let offer = NetworkOffer { subnet_pools: vec!["10.88.0.0/16".to_owned()], bridges: vec![bridge] };
+    Candidate { offer: Some(offer), ..node(name, room(8, 16), room(0, 0)) }
+}
+
+#[test]
+fn a_node_that_offers_the_networks_is_chosen_and_where_none_does_each_says_so() {
+    let mut older = node("edge-0", room(8, 16), room(7, 14));
+    let nodes = [older.clone(), offering("edge-1", &["untagged"]), offering("edge-2", &["100-199"])];
+    let mut asked = wish(room(1, 1));
+    asked.networks = vec![on_bridge("br0", Some(120))];
+    assert_eq!(place(&asked, &nodes), Ok("edge-2".to_owned()));
+    asked.networks = vec![on_bridge("br0", None)];
+    assert_eq!(place(&asked, &nodes), Ok("edge-1".to_owned()));
+    asked.networks.push(on_bridge("cni0", None));
+    assert_eq!(
+        place(&asked, &nodes),
+        Ok("edge-0".to_owned()),
+        "an older daemon does not tell what it offers"
+    );
+    older.closed = Some("is cordoned".to_owned());
+    let nodes = [older, nodes[1].clone(), nodes[2].clone()];
+    assert_eq!(
+        place(&asked, &nodes).unwrap_err(),
+        "no node can take it: edge-0 is cordoned; edge-1 does not offer guests bridge cni0, which network plant names \
+         (list it under bridges in its node.yaml); edge-2 does not offer guests untagged traffic on bridge br0, which \
+         network plant names (list it under bridges in its node.yaml)"
+    );
+    // Whoever holds it already keeps it, and says itself what is in the way of a start.
+    asked.held_by = Some("edge-1".to_owned());
+    assert_eq!(place(&asked, &nodes), Ok("edge-1".to_owned()));
 }
 
 #[test]

@@ -12,17 +12,19 @@
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use holdfast_api::VirtualMachine;
 use holdfast_api::condition::{self, REMOVED};
 use holdfast_api::names::{FINALIZER, PLACED_ON};
 use holdfast_api::virtual_machine::{DiskStatus, VirtualMachineStatus};
+use holdfast_api::{VirtualMachine, VirtualMachineNetwork};
 use holdfast_client::Faults;
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 use serde::Serialize;
 
 use crate::access;
+use crate::cache::{Name, name};
 use crate::capacity::{self, Room};
 use crate::finalizer;
 use crate::node;
@@ -35,7 +37,7 @@ const MOMENTS: SignedDuration = SignedDuration::from_secs(10);
 
 /// The writes of all virtual machines; what one is given, the next one does not find.
 pub(crate) fn plan(world: &World, access: &access::Plan) -> Vec<Write> {
-    let mut round = Round { world, access, promised: world.promised() };
+    let mut round = Round { world, access, promised: world.promised(), networks: networks(world) };
     world.machines.iter().filter_map(|vm| round.next(vm)).collect()
 }
 
@@ -43,6 +45,8 @@ struct Round<'a> {
     world: &'a World,
     access: &'a access::Plan,
     promised: BTreeMap<String, Room>,
+    /// By namespace and name.
+    networks: BTreeMap<Name, &'a Arc<VirtualMachineNetwork>>,
 }
 
 impl Round<'_> {
@@ -77,10 +81,10 @@ impl Round<'_> {
 
     /// Chooses a node and writes it down where only the controller reads it.
     fn choose(&mut self, vm: &VirtualMachine) -> Option<Write> {
-        if let Err(wait) = self.disks(vm) {
-            return status::waits(self.world, vm, &wait);
-        }
-        let wish = self.wish(vm);
+        let wish = match self.disks(vm).and_then(|_| self.wish(vm)) {
+            Ok(wish) => wish,
+            Err(wait) => return status::waits(self.world, vm, &wait),
+        };
         match place::place(&wish, &self.candidates()) {
             Ok(node) => {
                 let sum = self.promised.entry(node.clone()).or_default();
@@ -181,15 +185,34 @@ impl Round<'_> {
         holds || self.world.grants.show(&vm.namespace().unwrap_or_default(), name)
     }
 
-    fn wish(&self, vm: &VirtualMachine) -> Wish {
+    fn wish(&self, vm: &VirtualMachine) -> Result<Wish, status::Wait> {
+        let held_by = self.holder(vm).cloned();
+        let networks = match held_by {
+            Some(_) => Vec::new(),
+            None => self.networks(vm)?,
+        };
         let room = capacity::of_machine(vm, self.world.settings.disk_percent);
         let guest = vm.spec.memory.bytes().unwrap_or(0);
-        Wish {
+        Ok(Wish {
             room,
             overhead: room.memory.saturating_sub(guest),
             placement: vm.spec.placement.clone().unwrap_or_default(),
-            held_by: self.holder(vm).cloned(),
-        }
+            networks,
+            held_by,
+        })
+    }
+
+    /// The networks it names. Until all are there nobody knows which node offers them.
+    fn networks(&self, vm: &VirtualMachine) -> Result<Vec<Arc<VirtualMachineNetwork>>, status::Wait> {
+        let namespace = vm.namespace().unwrap_or_default();
+        let find = |name: &str| match self.networks.get(&(namespace.clone(), name.to_owned())) {
+            None => Err(status::Wait::no_network(name)),
+            Some(found) if self.world.unread.of(Kind::VirtualMachineNetwork, &***found).is_some() => {
+                Err(status::Wait::network_unread(name))
+            }
+            Some(found) => Ok(Arc::clone(found)),
+        };
+        vm.spec.interfaces.iter().map(|interface| find(&interface.network.name)).collect()
     }
 
     /// The node that reports to hold it, be it as an orphan.
@@ -211,9 +234,14 @@ impl Round<'_> {
             closed: node::closed(name, node).or_else(|| self.unsized_on(name)),
             total: capacity::of_node(&node.object),
             promised: self.promised.get(name).copied().unwrap_or_default(),
+            offer: node.object.status.as_ref().and_then(|status| status.networks.clone()),
         };
         self.world.nodes.iter().map(candidate).collect()
     }
+}
+
+fn networks(world: &World) -> BTreeMap<Name, &Arc<VirtualMachineNetwork>> {
+    world.networks.iter().map(|network| (name(&**network), network)).collect()
 }
 
 /// The disks with the digests of their images; waits for an image that is not there.

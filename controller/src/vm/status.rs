@@ -38,11 +38,31 @@ impl Wait {
 
     /// An image it names is there and cannot be read.
     pub(super) fn image_unread(name: &str) -> Self {
+        Self::unread("VirtualMachineImage", name, "ImageUnreadable")
+    }
+
+    /// A network it names is there and cannot be read.
+    pub(super) fn network_unread(name: &str) -> Self {
+        Self::unread("VirtualMachineNetwork", name, "NetworkUnreadable")
+    }
+
+    fn unread(kind: &str, name: &str, reason: &'static str) -> Self {
         Self {
-            reason: "ImageUnreadable",
+            reason,
             sentence: format!(
-                "the VirtualMachineImage {name} exists and cannot be read: its events say what of it; correct it, or \
-                 update holdfast-controller if a newer one wrote it"
+                "the {kind} {name} exists and cannot be read: its events say what of it; correct it, or update \
+                 holdfast-controller if a newer one wrote it"
+            ),
+            printable: PrintableStatus::Pending,
+        }
+    }
+
+    /// A network it names is not there.
+    pub(super) fn no_network(name: &str) -> Self {
+        Self {
+            reason: "NetworkNotFound",
+            sentence: format!(
+                "the VirtualMachineNetwork {name} does not exist in this namespace: create it, and the virtual machine goes on by itself"
             ),
             printable: PrintableStatus::Pending,
         }

@@ -252,6 +252,27 @@ fn a_machine_waits_for_its_image_and_then_goes_on() {
 }
 
 #[test]
+fn a_machine_waits_for_its_network_and_goes_to_the_node_that_offers_it() {
+    let mut model = site();
+    model.create("web", None);
+    let web = Target::in_namespace(Kind::VirtualMachine, "shop", "web");
+    model.objects.get_mut(&web).unwrap()["spec"]["interfaces"] =
+        json!([{"name": "lan", "network": {"name": "plant"}}]);
+    for (node, bridges) in
+        [("edge-1", json!([])), ("edge-2", json!([])), ("edge-3", json!([{"name": "br0", "vlans": ["120"]}]))]
+    {
+        let node = model.objects.get_mut(&Target::cluster(Kind::HypervisorNode, node)).unwrap();
+        node["status"]["networks"] = json!({"subnetPools": ["10.88.0.0/16"], "bridges": bridges});
+    }
+    run(&mut model);
+    assert_eq!(ready(&model, "web").0, "NetworkNotFound");
+    let plant = Target::in_namespace(Kind::VirtualMachineNetwork, "shop", "plant");
+    model.put(plant, json!({"metadata": {}, "spec": {"bridge": {"name": "br0", "vlan": 120}}}));
+    run(&mut model);
+    assert_eq!(status(&model.vm("web").unwrap()).node_name, "edge-3");
+}
+
+#[test]
 fn machines_created_together_spread() {
     let mut model = site();
     (0..3).for_each(|number| model.create(&machine(number).name, None));

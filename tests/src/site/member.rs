@@ -196,6 +196,14 @@ fn write_configuration(host: &Host, setup: &Setup) -> Result<()> {
         // The image server is on the host's own loopback, at the end of a link.
         "imageSources": {"allowLoopback": true, "fileRoots": ["/var/lib/holdfast-files"], "stallTimeoutSeconds": 10},
         "reserved": {"memory": "64Mi", "storage": "64Mi"},
+        // What the stories' networks name.
+        "subnetPools": ["10.64.0.0/10"],
+        "bridges": [
+            {"name": "br-plant"},
+            {"name": "br-late"},
+            {"name": "br-trunk", "vlans": ["untagged", 120]},
+            {"name": "hf-prop"},
+        ],
     });
     files::create_folder(&host.outside("/var/lib/holdfast-files"))?;
     let text = serde_json::to_string_pretty(&node).context("could not write JSON")?;
