@@ -45,7 +45,10 @@ pub struct VirtualMachineImageSpec {
     pub digest: String,
     /// Format of the file: qcow2 or raw. A file of another format is refused.
     pub format: ImageFormat,
-    /// Nodes that fetch the image before a virtual machine needs it; none when absent.
+    /// True keeps the bytes to namespaces whose own source delivered them to the node; otherwise whoever knows the digest may use what a node holds. Default false.
+    #[serde(default)]
+    pub private: bool,
+    /// Nodes that fetch the image before a virtual machine needs it; none when absent. An address with a query goes only to nodes that serve the namespace already.
     #[schemars(with = "Prefetch")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<Prefetch>,

@@ -84,6 +84,10 @@ impl NodeIdentity {
 /// An image to fetch ahead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct PrefetchImage {
+    /// Namespace of the image object.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub namespace: String,
     /// Where it comes from.
     pub source: ImageSource,
     /// Its SHA-256 digest.
@@ -91,6 +95,9 @@ pub struct PrefetchImage {
     pub digest: String,
     /// Its format: qcow2 or raw.
     pub format: ImageFormat,
+    /// Whether the bytes serve only namespaces whose own source delivered them. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
 }
 
 /// What the node is and holds, and what the controller says of it.

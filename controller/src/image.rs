@@ -1,52 +1,27 @@
-//! Images: what the nodes report of their caches, folded into the image; and what each node shall fetch ahead.
+//! Images: what the nodes report of their caches, folded into the image.
+
+mod prefetch;
 
 use std::collections::BTreeMap;
 
 use holdfast_api::condition::{self, Finding, READY};
 use holdfast_api::image::VirtualMachineImageStatus;
-use holdfast_api::node::{CachedImage, PrefetchImage};
+use holdfast_api::node::CachedImage;
 use holdfast_api::{Quantity, VirtualMachineImage, bounds};
-use kube::ResourceExt;
 
 use crate::place::first_few;
 use crate::world::{Node, World};
 use crate::write::{Kind, Meta, Status, Target, Verb, Write, body, stand};
 
-/// As many as the schema of `HypervisorNode.spec.prefetch` takes.
-const MOST_PREFETCHED: usize = 64;
+pub(crate) use prefetch::prefetch;
+use prefetch::{MOST_PREFETCHED, order, selects};
+
 /// Characters of what a node says; a condition takes 32768 in all, and the API server would refuse more.
 const MOST_SAID: usize = 256;
 
 /// Writes that bring every image's status up to date.
 pub(crate) fn plan(world: &World) -> Vec<Write> {
     world.images.values().filter_map(|image| update(world, image)).collect()
-}
-
-/// What this node shall fetch before anybody needs it, in the order of digests.
-pub(crate) fn prefetch(world: &World, node: &Node) -> Vec<PrefetchImage> {
-    let wanted = world
-        .images
-        .values()
-        .filter(|image| image.metadata.deletion_timestamp.is_none() && selects(image, node));
-    let by_digest: BTreeMap<&str, PrefetchImage> =
-        wanted.map(|image| (image.spec.digest.as_str(), order(image))).collect();
-    by_digest.into_values().take(MOST_PREFETCHED).collect()
-}
-
-fn order(image: &VirtualMachineImage) -> PrefetchImage {
-    PrefetchImage {
-        source: image.spec.source.clone(),
-        digest: image.spec.digest.clone(),
-        format: image.spec.format,
-    }
-}
-
-fn selects(image: &VirtualMachineImage, node: &Node) -> bool {
-    let labels = node.object.labels();
-    let matches = |selector: &BTreeMap<String, String>| {
-        selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-    };
-    image.spec.prefetch.as_ref().is_some_and(|prefetch| matches(&prefetch.node_selector))
 }
 
 fn update(world: &World, image: &VirtualMachineImage) -> Option<Write> {
@@ -102,8 +77,7 @@ fn cached<'a>(node: &'a Node, digest: &str) -> Option<&'a CachedImage> {
 fn ready(world: &World, image: &VirtualMachineImage, held: &BTreeMap<&str, &CachedImage>) -> Finding {
     let selected = world.nodes.iter().filter(|(_, node)| !node.removing() && selects(image, node));
     let waiting = selected.filter(|(name, _)| !held.contains_key(name.as_str()));
-    let sentences: Vec<String> =
-        waiting.map(|(name, node)| waits_for(name, node, &image.spec.digest)).collect();
+    let sentences: Vec<String> = waiting.map(|(name, node)| waits_for(name, node, image)).collect();
     if sentences.is_empty() {
         return Finding::new(READY, true, "Accepted", "");
     }
@@ -115,15 +89,15 @@ fn ready(world: &World, image: &VirtualMachineImage, held: &BTreeMap<&str, &Cach
     )
 }
 
-fn waits_for(name: &str, node: &Node, digest: &str) -> String {
+fn waits_for(name: &str, node: &Node, image: &VirtualMachineImage) -> String {
     let ordered = &node.object.spec.prefetch;
-    if ordered.len() >= MOST_PREFETCHED && ordered.iter().all(|order| order.digest != digest) {
+    if ordered.len() >= MOST_PREFETCHED && !ordered.contains(&order(image)) {
         return format!(
             "{name} fetches {MOST_PREFETCHED} other images ahead, which is the most: take prefetch from one of them, or \
              select fewer nodes"
         );
     }
-    match cached(node, digest).map(|cached| cached.message.as_str()) {
+    match cached(node, &image.spec.digest).map(|cached| cached.message.as_str()) {
         None | Some("") => format!("{name} is to fetch it"),
         Some(message) => format!("{name} says: {}", message.chars().take(MOST_SAID).collect::<String>()),
     }

@@ -200,6 +200,7 @@ impl Pen {
             + &self.must("digest", "digest", Edition::First, &[(&digest, "")])
             + "  format = \"qcow2\"\n"
             + &self.fixed("prefetch", "prefetch", &prefetch)
+            + &self.fixed("private", "private", &[("true", ""), ("false", "")])
     }
 
     fn machine(&mut self, site: &Site) -> String {
