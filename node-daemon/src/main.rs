@@ -25,6 +25,7 @@ mod retry;
 mod run;
 mod secret;
 mod seed;
+mod storage;
 mod supervisor;
 mod vm;
 

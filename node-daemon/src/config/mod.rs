@@ -55,6 +55,9 @@ pub(crate) struct Config {
     /// What image sources the node accepts.
     #[serde(default)]
     pub(crate) image_sources: ImageSources,
+    /// What the image cache may take.
+    #[serde(default)]
+    pub(crate) image_cache: ImageCache,
     /// Subnets of NAT and isolated networks that name none.
     #[serde(default)]
     pub(crate) network_pool: Pool,
@@ -146,13 +149,37 @@ impl Default for ImageSources {
     }
 }
 
+/// What the image cache may take.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ImageCache {
+    /// All images together.
+    budget: Option<Size>,
+    /// Of that the images that one namespace needs, in percent.
+    pub(crate) namespace_percent: u8,
+}
+
+impl ImageCache {
+    /// Bytes that all images together may take where so many are free or ours.
+    pub(crate) fn budget(&self, available: u64) -> u64 {
+        // More than 64 GiB of images few sites have; a quarter leaves most of a small disk to the guests.
+        self.budget.map_or((available / 4).min(64 << 30), Size::bytes)
+    }
+}
+
+impl Default for ImageCache {
+    fn default() -> Self {
+        Self { budget: None, namespace_percent: 50 }
+    }
+}
+
 /// What the host keeps for itself; the rest is the node's capacity.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Reserved {
     /// Memory of the host, libvirt and this daemon.
     pub(crate) memory: Size,
-    /// Disk space for the image cache, logs and the host.
+    /// Disk space that stays free, for logs and the host.
     pub(crate) storage: Size,
 }
 
@@ -226,7 +253,7 @@ pub(crate) fn load(path: &Path) -> Result<Config, Error> {
     parse(&text).map_err(|reason| Error::Refused { path: path.to_owned(), reason })
 }
 
-fn parse(text: &str) -> Result<Config, String> {
+pub(crate) fn parse(text: &str) -> Result<Config, String> {
     // A file of comments alone is a configuration without keys, and is told so.
     let empty = text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#'));
     let text = if empty { "{}" } else { text };
@@ -246,6 +273,10 @@ fn check(config: &Config) -> Result<(), String> {
     }
     if !(1.0..=100.0).contains(&config.disk_factor) {
         return Err(format!("diskFactor is {}: write a number from 1 to 100", config.disk_factor));
+    }
+    if !(1..=100).contains(&config.image_cache.namespace_percent) {
+        let percent = config.image_cache.namespace_percent;
+        return Err(format!("imageCache.namespacePercent is {percent}: write a whole number from 1 to 100"));
     }
     if config.libvirt_uri.is_empty() || config.libvirt_uri.contains(char::is_control) {
         return Err("libvirtUri is not a connection string: write one such as qemu:///system".to_owned());

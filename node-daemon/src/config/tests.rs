@@ -53,12 +53,22 @@ fn a_wrong_value_is_refused_with_what_to_write() {
         ("imageSources: {fileRoots: [images]}", "imageSources.fileRoots"),
         ("stateDir: state", "stateDir"),
         ("diskFactor: 0", "diskFactor"),
+        ("imageCache: {namespacePercent: 0}", "imageCache.namespacePercent is 0"),
+        ("imageCache: {budget: much}", "such as 2Gi"),
         ("libvirtUri: \"a\\u0000b\"", "libvirtUri"),
     ] {
         let refused = refusal(lines);
         assert!(refused.contains(says), "{refused}");
         assert!(!refused.contains('\n'), "one sentence: {refused}");
     }
+}
+
+#[test]
+fn an_image_cache_without_a_budget_takes_a_quarter_of_the_disk_and_64_gib_at_most() {
+    let default = parse(LEAST).unwrap().image_cache;
+    assert_eq!([40 << 30, 4 << 40].map(|disk| default.budget(disk) >> 30), [10, 64]);
+    let given = parse(&format!("{LEAST}imageCache: {{budget: 1Gi}}")).unwrap().image_cache;
+    assert_eq!(given.budget(4 << 40), 1 << 30);
 }
 
 #[test]

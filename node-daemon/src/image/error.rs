@@ -62,6 +62,16 @@ pub(crate) enum Error {
     /// No room for the image.
     #[error("the disk of {} is full; free space on the node, then the node continues by itself", .path.display())]
     DiskFull { path: PathBuf },
+    /// All that the cache may hold is needed.
+    #[error(
+        "the images that this node needs fill the {budget} bytes of its cache; remove virtual machines or prefetch, or raise imageCache.budget on the node"
+    )]
+    CacheFull { budget: u64 },
+    /// All that this namespace may have in the cache is needed by it.
+    #[error(
+        "the images that namespace {namespace} needs on this node fill the {share} bytes it may take of the cache; remove virtual machines or prefetch of the namespace, or raise imageCache on the node"
+    )]
+    ShareFull { namespace: String, share: u64 },
     /// The cache's own files failed.
     #[error("could not use {} in the image cache", .path.display())]
     Storage { path: PathBuf, source: io::Error },
@@ -82,6 +92,8 @@ impl Error {
             | Self::Stalled { .. }
             | Self::WebPage { .. }
             | Self::DiskFull { .. }
+            | Self::CacheFull { .. }
+            | Self::ShareFull { .. }
             | Self::Storage { .. } => Retry::Later,
         }
     }
@@ -100,6 +112,7 @@ impl Error {
             Self::FormatDiffers { .. } => "WrongFormat",
             Self::TooLarge { .. } => "ImageTooLarge",
             Self::DiskFull { .. } => "DiskFull",
+            Self::CacheFull { .. } | Self::ShareFull { .. } => "ImageCacheFull",
             Self::Storage { .. } => "StorageFailed",
         }
     }

@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use nix::sys::statvfs::statvfs;
 use tokio::sync::watch;
 
 use super::intake::Intake;
+use super::ledger::Applicant;
 use super::partial::{Partial, Resume};
-use super::{Cache, Digest, Error, Format, Image, Progress, Seen, Source, Url, http, inspect, local, seal};
+use super::{Cache, Digest, Error, Format, Image, Order, Progress, Seen, Source, Url};
+use super::{delivered, http, inspect, local, seal};
 
 /// Progress moves in steps of this size, so that watching it costs nothing.
 const REPORT_BYTES: u64 = 1 << 20;
@@ -34,40 +35,51 @@ struct Received {
 /// Transfers the image and publishes it. Called with the digest's turn held.
 pub(super) async fn run(
     cache: &Cache,
-    source: &Source,
-    digest: &Digest,
-    format: Format,
+    order: Order<'_>,
     progress: &watch::Sender<Progress>,
 ) -> Result<Image, Error> {
-    let transfer = Transfer::claim(cache, digest, progress)?;
-    let outcome = transfer.receive(source).await;
-    if matches!(outcome, Err(Error::DiskFull { .. } | Error::TooLarge { .. })) {
+    let transfer = Transfer::claim(cache, order, progress)?;
+    let outcome = transfer.receive(order.source).await;
+    if matches!(
+        outcome,
+        Err(Error::DiskFull { .. }
+            | Error::CacheFull { .. }
+            | Error::ShareFull { .. }
+            | Error::TooLarge { .. })
+    ) {
         // What we hold keeps the disk full for the guests too.
         transfer.discard()?;
     }
-    transfer.admit(source, &outcome?, format)
+    transfer.admit(order.source, &outcome?, order.format)
 }
 
 /// A claimed partial file and where the transfer reports to.
 struct Transfer<'a> {
     cache: &'a Cache,
+    order: Order<'a>,
     digest: &'a Digest,
     partial: Partial,
     progress: &'a watch::Sender<Progress>,
 }
 
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        self.cache.ledger.release(self.digest);
+    }
+}
+
 impl<'a> Transfer<'a> {
     fn claim(
         cache: &'a Cache,
-        digest: &'a Digest,
+        order: Order<'a>,
         progress: &'a watch::Sender<Progress>,
     ) -> Result<Self, Error> {
-        let claimed = Partial::claim(&cache.dir, digest);
+        let claimed = Partial::claim(&cache.dir, order.digest);
         let partial = claimed.map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => Error::Busy(*digest),
+            io::ErrorKind::WouldBlock => Error::Busy(*order.digest),
             _ => Error::storage(&cache.dir, source),
         })?;
-        Ok(Self { cache, digest, partial, progress })
+        Ok(Self { cache, order, digest: order.digest, partial, progress })
     }
 
     async fn receive(&self, source: &Source) -> Result<Received, Error> {
@@ -120,7 +132,7 @@ impl<'a> Transfer<'a> {
             let before = received;
             received += bytes.len() as u64;
             self.check_size(received, || http::shown(url))?;
-            self.check_reserve(before, received)?;
+            self.check_reserve(before, received, opened.total)?;
             if intake.push(bytes).await.is_err() {
                 // The disk failed; finishing the intake says how.
                 return Ok(received);
@@ -138,7 +150,7 @@ impl<'a> Transfer<'a> {
     async fn receive_file(&self, path: &Path) -> Result<Received, Error> {
         let (file, seen) = local::open(path, &self.cache.rules)?;
         let (seen, total) = (Seen::on_disk(&seen), seen.len());
-        self.check_free(total)?;
+        self.make_room(total, total)?;
         self.partial.begin("", None).map_err(|error| self.storage(error))?;
         let mut intake = self.intake(0)?;
         let pumped = self.pump_file(file, &mut intake, path, total).await;
@@ -161,7 +173,7 @@ impl<'a> Transfer<'a> {
             let before = passed;
             passed += bytes.len() as u64;
             self.check_size(passed, || path.display().to_string())?;
-            self.check_reserve(before, passed)?;
+            self.check_reserve(before, passed, Some(total))?;
             if bytes.is_empty() || intake.push(bytes).await.is_err() {
                 return Ok(());
             }
@@ -189,8 +201,14 @@ impl<'a> Transfer<'a> {
         self.publish(self.partial.file(), format, facts.virtual_size).map_err(|error| self.storage(error))
     }
 
-    /// The seal first: without the image it means nothing, and the image never lies there without it.
+    /// Who brought it, then the seal: without the image they mean nothing, and the image never lies there without them.
+    /// What is there already is not replaced by the same bytes: disks stand on it.
     fn publish(&self, file: &File, format: Format, virtual_size: u64) -> io::Result<Image> {
+        delivered::note(&self.cache.dir, self.digest, self.order.tenant)?;
+        if let Some(image) = self.cache.lookup(self.digest) {
+            self.partial.discard()?;
+            return Ok(image);
+        }
         // Readable by QEMU's own user, writable by nobody.
         file.set_permissions(Permissions::from_mode(0o444))?;
         let image = seal::write(&self.cache.dir, self.digest, file, format, virtual_size)?;
@@ -200,9 +218,9 @@ impl<'a> Transfer<'a> {
     }
 
     fn check_room(&self, at: String, start: u64, total: Option<u64>) -> Result<(), Error> {
-        let Some(total) = total else { return Ok(()) };
+        let Some(total) = total else { return self.make_room(start, LOOK_BYTES) };
         self.check_size(total, || at)?;
-        self.check_free(total.saturating_sub(start))
+        self.make_room(total, total.saturating_sub(start))
     }
 
     fn check_size(&self, bytes: u64, at: impl FnOnce() -> String) -> Result<(), Error> {
@@ -211,19 +229,20 @@ impl<'a> Transfer<'a> {
     }
 
     /// What the source did not announce, and what others write meanwhile, must not reach the reserve either: at a full
-    /// disk the guests freeze.
-    fn check_reserve(&self, before: u64, now: u64) -> Result<(), Error> {
-        if before / LOOK_BYTES == now / LOOK_BYTES { Ok(()) } else { self.check_free(0) }
+    /// disk the guests freeze. Of what was announced the rest still has to fit.
+    fn check_reserve(&self, before: u64, now: u64, total: Option<u64>) -> Result<(), Error> {
+        if before / LOOK_BYTES == now / LOOK_BYTES {
+            return Ok(());
+        }
+        match total {
+            Some(total) => self.make_room(total, total.saturating_sub(now)),
+            None => self.make_room(now, LOOK_BYTES),
+        }
     }
 
-    /// Refuses what cannot fit beside the reserve.
-    fn check_free(&self, wanted: u64) -> Result<(), Error> {
-        let stat = statvfs(&self.cache.dir).map_err(|errno| self.storage(errno.into()))?;
-        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-        if free < wanted.saturating_add(self.cache.rules.reserve_bytes) {
-            return Err(Error::DiskFull { path: self.cache.dir.clone() });
-        }
-        Ok(())
+    fn make_room(&self, bytes: u64, more: u64) -> Result<(), Error> {
+        let Order { digest, tenant, purpose, .. } = self.order;
+        self.cache.make_room(Applicant { digest, namespace: &tenant.namespace, purpose }, bytes, more)
     }
 
     fn report(&self, bytes: u64, total: Option<u64>) {

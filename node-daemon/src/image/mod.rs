@@ -3,15 +3,17 @@
 //! ```text
 //! <stateDir>/images/sha256-<hex>.img     a complete image, 0444, never written again
 //!                   sha256-<hex>.json    its seal: what the import found, so that a look costs one stat
+//!                   sha256-<hex>.from    the namespaces whose own source delivered it
 //!                   .partial/<hex>...    a download on its way, with the ETag that lets it resume
 //! ```
 //!
 //! Invariants: a file has its final name only after its bytes were hashed, found right, checked as an image and
 //! written to disk; a crash at any moment leaves a `.partial` or the whole. An image whose seal is missing or
 //! does not fit the file is hashed again before anybody uses it. The vm driver calls [`Cache::lookup`] on every
-//! pass and runs [`Cache::fetch`] as a task.
+//! pass and runs [`Cache::fetch`] as a task. What goes, and whether there is room for more, is decided in `stock`.
 
 mod address;
+mod delivered;
 mod digest;
 mod error;
 mod fetch;
@@ -19,6 +21,7 @@ mod flight;
 mod http;
 mod inspect;
 mod intake;
+mod ledger;
 mod local;
 mod page;
 mod partial;
@@ -27,18 +30,20 @@ mod qcow2;
 mod raw;
 mod seal;
 mod seen;
+mod stock;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
 use tokio::sync::watch;
 
+pub(crate) use self::delivered::{Privacy, Tenant};
 pub(crate) use self::digest::Digest;
 pub(crate) use self::error::Error;
 pub(crate) use self::inspect::{Error as InspectError, inspect_overlay, overlay_base};
 pub(crate) use self::seen::Seen;
+pub(crate) use self::stock::{Need, Needs};
 pub(crate) use reqwest::Url;
 
 /// Where an image comes from: `spec.source`.
@@ -68,6 +73,30 @@ impl Format {
             Self::Raw => "raw",
         }
     }
+}
+
+/// What an image is fetched for. What comes first here comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Purpose {
+    /// A virtual machine that wants to start.
+    Machine,
+    /// To have it before it is needed.
+    Ahead,
+}
+
+/// Which bytes shall come into the cache, from where and for whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Order<'a> {
+    /// From where.
+    pub(crate) source: &'a Source,
+    /// Which bytes.
+    pub(crate) digest: &'a Digest,
+    /// In which format.
+    pub(crate) format: Format,
+    /// For whom.
+    pub(crate) tenant: &'a Tenant,
+    /// What for.
+    pub(crate) purpose: Purpose,
 }
 
 /// A complete, verified image in the cache.
@@ -109,8 +138,27 @@ pub(crate) struct Rules {
     pub(crate) stall_timeout: Duration,
     /// How long connecting (name lookup, TCP, TLS) may take.
     pub(crate) connect_timeout: Duration,
-    /// Bytes that stay free on the cache's filesystem: guests' overlays and logs share it.
+    /// Bytes that stay free on the cache's filesystem beside what guests were promised: `reserved.storage`.
     pub(crate) reserve_bytes: u64,
+    /// What all images together may take.
+    pub(crate) budget: Budget,
+}
+
+/// What images may take: `imageCache`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Budget {
+    /// All together, in bytes.
+    pub(crate) bytes: u64,
+    /// Of that those which one namespace needs, in percent.
+    pub(crate) namespace_percent: u8,
+}
+
+impl Budget {
+    /// What one namespace may take, in bytes.
+    fn share(self) -> u64 {
+        let part = u128::from(self.bytes) * u128::from(self.namespace_percent) / 100;
+        u64::try_from(part).unwrap_or(u64::MAX)
+    }
 }
 
 impl Default for Rules {
@@ -125,6 +173,7 @@ impl Default for Rules {
             stall_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
             reserve_bytes: 256 << 20,
+            budget: Budget { bytes: u64::MAX, namespace_percent: 100 },
         }
     }
 }
@@ -134,6 +183,7 @@ pub(crate) struct Cache {
     dir: PathBuf,
     rules: Rules,
     flights: flight::Flights,
+    ledger: ledger::Ledger,
 }
 
 impl Cache {
@@ -145,36 +195,60 @@ impl Cache {
         let dir = std::path::absolute(dir).map_err(|source| Error::storage(dir, source))?;
         make_dir(&dir, 0o711)?;
         make_dir(&partial::folder(&dir), 0o700)?;
-        Ok(Self { dir, rules, flights: flight::Flights::default() })
+        Ok(Self { dir, rules, flights: flight::Flights::default(), ledger: ledger::Ledger::default() })
     }
 
-    /// The image, if it is complete and still the file that was sealed. Costs one small read and one stat.
+    /// The image, if it is complete and still the file that was sealed. Costs one small read and one stat; the image
+    /// then stays for a while, because a disk may just be made on it.
     pub(crate) fn lookup(&self, digest: &Digest) -> Option<Image> {
+        self.ledger.touch(digest);
         seal::read(&self.dir, digest).ok()
+    }
+
+    /// The image, where its bytes may be used for this tenant.
+    pub(crate) fn lookup_for(&self, digest: &Digest, tenant: &Tenant) -> Option<Image> {
+        self.lookup(digest).filter(|_| delivered::read(&self.dir, digest).serves(tenant))
+    }
+
+    /// Whether the image is here for this tenant, asked by somebody who will not use it now.
+    pub(crate) fn has_for(&self, digest: &Digest, tenant: &Tenant) -> bool {
+        seal::read(&self.dir, digest).is_ok() && delivered::read(&self.dir, digest).serves(tenant)
     }
 
     /// Brings the image into the cache, or returns it when it is there already.
     ///
     /// *Flow*: look, wait for another fetch of the same digest, look again, transfer with hashing, compare the
-    /// digest, check the header, publish. *Guarantees*: on `Ok` the image is durable and verified. On `Err`
-    /// nothing has the final name; a download that can resume does so in the next call. *Caveats*: dropping the
-    /// future stops the transfer; what was received stays for the next call.
+    /// digest, check the header, publish. Bytes that are there and may not serve this tenant are transferred again:
+    /// only its own source can show that it may have them. *Guarantees*: on `Ok` the image is durable, verified and
+    /// serves the tenant. On `Err` nothing has the final name; a download that can resume does so in the next call.
+    /// *Caveats*: dropping the future stops the transfer; what was received stays for the next call.
     pub(crate) async fn fetch(
         &self,
-        source: &Source,
-        digest: &Digest,
-        format: Format,
+        order: Order<'_>,
         progress: &watch::Sender<Progress>,
     ) -> Result<Image, Error> {
-        let turn = self.flights.turn(digest);
+        let turn = self.flights.turn(order.digest);
         let _landed = turn.lock().await;
-        if let Some(image) = self.lookup(digest) {
-            return image.declared_as(format);
+        let mut held = self.lookup(order.digest);
+        if held.is_none() {
+            held = self.reseal(order.digest, order.format).await?;
         }
-        if let Some(image) = self.reseal(digest, format).await? {
-            return Ok(image);
+        match held {
+            Some(image) if self.may_serve(order)? => image.declared_as(order.format),
+            _ => fetch::run(self, order, progress).await?.declared_as(order.format),
         }
-        fetch::run(self, source, digest, format, progress).await
+    }
+
+    /// Whether the bytes that are here may be used for this order. A tenant whose source delivered them and who calls
+    /// them private only now is taken at its word.
+    fn may_serve(&self, order: Order<'_>) -> Result<bool, Error> {
+        let known = delivered::read(&self.dir, order.digest);
+        if known.came_from(&order.tenant.namespace) {
+            let noted = delivered::note(&self.dir, order.digest, order.tenant);
+            noted.map_err(|source| Error::storage(&self.dir, source))?;
+            return Ok(true);
+        }
+        Ok(known.serves(order.tenant))
     }
 
     /// Asks by what the source shows which file it has, without fetching it.
@@ -192,24 +266,8 @@ impl Cache {
 
     /// All complete images, in no particular order. Files that are not ours are left alone and not listed.
     pub(crate) fn list(&self) -> Result<Vec<Image>, Error> {
-        let digests = seal::images_in(&self.dir).map_err(|source| Error::storage(&self.dir, source))?;
-        Ok(digests.iter().filter_map(|digest| self.lookup(digest)).collect())
-    }
-
-    /// Removes every image and partial download whose digest is not in `keep`; returns what went.
-    ///
-    /// The caller keeps whatever a VM names or an overlay stands on. A fetch under way is never touched.
-    pub(crate) fn remove_unused(&self, keep: &HashSet<Digest>) -> Result<Vec<Digest>, Error> {
-        let failed = |source| Error::storage(&self.dir, source);
-        let busy = self.flights.in_the_air();
-        let unused = |digest: &Digest| !keep.contains(digest) && !busy.contains(digest);
-        let mut removed = seal::images_in(&self.dir).map_err(failed)?;
-        removed.retain(unused);
-        for digest in &removed {
-            seal::remove(&self.dir, digest).map_err(failed)?;
-        }
-        partial::remove_where(&self.dir, unused).map_err(failed)?;
-        Ok(removed)
+        let sizes = seal::sizes_in(&self.dir).map_err(|source| Error::storage(&self.dir, source))?;
+        Ok(sizes.iter().filter_map(|(digest, _)| seal::read(&self.dir, digest).ok()).collect())
     }
 
     /// Trusts a file with the final name again by hashing it: its seal was lost in a crash, or the file changed.

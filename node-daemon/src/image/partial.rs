@@ -112,12 +112,26 @@ impl Partial {
     }
 }
 
+/// The digests with a partial or quarantined file, and the bytes these hold.
+pub(super) fn sizes_in(dir: &Path) -> io::Result<Vec<(Digest, u64)>> {
+    let mut sizes = Vec::new();
+    for entry in fs::read_dir(folder(dir))? {
+        let entry = entry?;
+        sizes
+            .extend(digest_of(&entry.path()).and_then(|digest| Some((digest, entry.metadata().ok()?.len()))));
+    }
+    Ok(sizes)
+}
+
+fn digest_of(path: &Path) -> Option<Digest> {
+    Digest::from_file_stem(path.file_stem()?.to_str()?)
+}
+
 /// Removes partial, note and quarantined files of the digests that `unused` names.
 pub(super) fn remove_where(dir: &Path, unused: impl Fn(&Digest) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(folder(dir))? {
         let path = entry?.path();
-        let digest = path.file_stem().and_then(|stem| stem.to_str()).and_then(Digest::from_file_stem);
-        if digest.is_some_and(|digest| unused(&digest)) {
+        if digest_of(&path).is_some_and(|digest| unused(&digest)) {
             durable::remove(&path)?;
         }
     }

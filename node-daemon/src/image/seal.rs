@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Error, Format, Image, inspect, partial};
+use super::{Digest, Error, Format, Image, delivered, inspect, partial};
 use crate::durable;
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,21 +84,25 @@ pub(super) fn renew(dir: &Path, digest: &Digest, format: Format) -> Result<Optio
     write(dir, digest, &file, format, facts.virtual_size).map(Some).map_err(failed)
 }
 
-/// The digests that have a file with a final name in `dir`.
-pub(super) fn images_in(dir: &Path) -> io::Result<Vec<Digest>> {
-    let mut digests = Vec::new();
+/// The digests that have a file with a final name in `dir`, and its length. One that vanishes meanwhile is left out.
+pub(super) fn sizes_in(dir: &Path) -> io::Result<Vec<(Digest, u64)>> {
+    let mut sizes = Vec::new();
     for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let stem = name.to_str().and_then(|name| name.strip_suffix(".img"));
-        digests.extend(stem.and_then(Digest::from_file_stem));
+        let digest = stem.and_then(Digest::from_file_stem);
+        sizes.extend(digest.and_then(|digest| Some((digest, entry.metadata().ok()?.len()))));
     }
-    Ok(digests)
+    Ok(sizes)
 }
 
-/// Removes image and seal; the image first, so that a crash between leaves a seal without a file, which is nothing.
+/// Removes image, seal and who brought it; the image first, so that a crash between leaves notes without a file, which
+/// say nothing.
 pub(super) fn remove(dir: &Path, digest: &Digest) -> io::Result<()> {
     durable::remove(&image_path(dir, digest))?;
-    durable::remove(&seal_path(dir, digest))
+    durable::remove(&seal_path(dir, digest))?;
+    delivered::remove(dir, digest)
 }
 
 impl Seal {

@@ -1,16 +1,17 @@
-//! What the host has and what runs on it: read once at start, since nothing of it moves while the daemon runs.
+//! What the host has and what runs on it: read once at start, since next to nothing of it moves while the daemon runs.
+//! Disk space that others take meanwhile comes out of what the host keeps for itself.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use holdfast_api::Quantity;
 use holdfast_api::node::Capacity;
 use holdfast_api::offer::NetworkOffer;
-use nix::sys::statvfs::statvfs;
 use nix::sys::utsname::uname;
 
-use crate::config::{Config, Reserved};
+use crate::config::Config;
+use crate::storage::{self, Place, Usage};
 
 /// Why a fact could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -36,23 +37,34 @@ pub(crate) struct Facts {
 pub(crate) fn read(config: &Config) -> Result<Facts, Error> {
     let memory = read_file("/proc/meminfo", "the memory", memory_bytes)?;
     let cpu = read_file("/sys/devices/system/cpu/online", "the processors", cpu_count)?;
-    let storage = filesystem_bytes(&config.state_dir)?;
+    let usage = storage::usage(&config.state_dir).map_err(|source| Error {
+        what: "the free space",
+        path: config.state_dir.clone(),
+        source,
+    })?;
+    let memory = memory.saturating_sub(config.reserved.memory.bytes());
     Ok(Facts {
-        capacity: capacity(cpu, memory, storage, &config.reserved, config.disk_factor),
+        capacity: Capacity { cpu, memory: whole_mib(memory), storage: whole_mib(promisable(usage, config)) },
         kernel: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
         networks: config.networks(),
     })
 }
 
-/// Sizes in bytes. Rounded down to whole MiB: what cannot be used is not promised.
-fn capacity(cpu: i32, memory: u64, storage: u64, reserved: &Reserved, disk_factor: f64) -> Capacity {
-    let memory = memory.saturating_sub(reserved.memory.bytes());
-    let storage = storage.saturating_sub(reserved.storage.bytes());
+/// Disk bytes that may be promised to virtual machines: what is free or theirs already, less what the host keeps and the
+/// images may take. What others have put onto the filesystem is nobody's to promise.
+fn promisable(usage: Usage, config: &Config) -> u64 {
+    let images = match usage.images {
+        Place::Together => config.image_cache.budget(usage.for_images()),
+        Place::Apart(_) => 0,
+    };
+    let kept = config.reserved.storage.bytes().saturating_add(images);
+    let left = usage.free.saturating_add(usage.ours).saturating_sub(kept);
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let promised = (storage as f64 * disk_factor) as u64;
-    Capacity { cpu, memory: whole_mib(memory), storage: whole_mib(promised) }
+    let promised = (left as f64 * config.disk_factor) as u64;
+    promised
 }
 
+/// Rounded down to whole MiB: what cannot be used is not promised.
 fn whole_mib(bytes: u64) -> Quantity {
     Quantity::from_bytes(bytes >> 20 << 20)
 }
@@ -61,15 +73,6 @@ fn read_file<T>(path: &str, what: &'static str, parse: fn(&str) -> Option<T>) ->
     let failed = |source| Error { what, path: path.into(), source };
     let text = fs::read_to_string(path).map_err(failed)?;
     parse(&text).ok_or_else(|| failed(io::Error::from(io::ErrorKind::InvalidData)))
-}
-
-fn filesystem_bytes(path: &Path) -> Result<u64, Error> {
-    let found = statvfs(path).map_err(|errno| Error {
-        what: "the size of the filesystem",
-        path: path.to_owned(),
-        source: errno.into(),
-    })?;
-    Ok(found.blocks().saturating_mul(found.fragment_size()))
 }
 
 /// `MemTotal` of `/proc/meminfo`, which counts in KiB.
@@ -107,12 +110,25 @@ mod tests {
         assert_eq!(memory_bytes("MemTotal:       8000 kB\nMemFree: 1 kB\n"), Some(8000 * 1024));
     }
 
+    fn configured(lines: &str) -> Config {
+        crate::config::parse(&format!("nodeName: edge-1\ninsecureDev: {{keyDir: /keys}}\n{lines}")).unwrap()
+    }
+
+    #[test]
+    fn capacity_counts_what_is_free_plus_what_is_ours_and_not_the_whole_filesystem() {
+        let config = configured("imageCache: {budget: 10Gi}");
+        // 30 of the 100 GiB are neither free nor ours.
+        let usage = Usage { free: 50 << 30, ours: 20 << 30, images: Place::Together };
+        assert_eq!(promisable(usage, &config) >> 30, 70 - 4 - 10);
+        let apart = Usage { images: Place::Apart(100 << 30), ..usage };
+        assert_eq!(promisable(apart, &config) >> 30, 70 - 4);
+        let twice = configured("imageCache: {budget: 10Gi}\ndiskFactor: 2");
+        assert_eq!(promisable(usage, &twice) >> 30, 2 * (70 - 4 - 10));
+    }
+
     #[test]
     fn the_hosts_share_is_taken_off_and_never_more_than_there_is() {
-        let reserved = Reserved::default();
-        let big = capacity(4, 8 << 30, 100 << 30, &reserved, 2.0);
-        assert_eq!((big.memory.0.as_str(), big.storage.0.as_str()), ("7680Mi", "192Gi"));
-        let small = capacity(1, 1 << 20, 1 << 20, &reserved, 1.0);
-        assert_eq!((small.memory.0.as_str(), small.storage.0.as_str()), ("0Mi", "0Mi"));
+        let usage = Usage { free: 1 << 20, ours: 1 << 20, images: Place::Together };
+        assert_eq!(promisable(usage, &configured("")), 0);
     }
 }

@@ -13,15 +13,16 @@ use super::observe;
 use super::observed::{Accelerator, Room};
 use super::room::Share;
 use crate::accelerator::Proof;
-use crate::config;
+use crate::config::{self, Config};
 use crate::disk::Disks;
 use crate::host_addresses::HostAddresses;
-use crate::image::{Cache, Rules};
+use crate::image::{Budget, Cache, Rules};
 use crate::libvirt::{self, Events, Libvirt, domain_xml};
 use crate::network::Networks;
 use crate::node::Wishes;
 use crate::objects::Objects;
 use crate::run::Driver;
+use crate::storage;
 
 /// Handles to the world. Passed by reference; there is no global.
 pub(crate) struct Context {
@@ -45,11 +46,16 @@ pub(crate) struct Context {
     pub(crate) wishes: watch::Receiver<Wishes>,
     /// Processors, memory and disk space this host has for virtual machines.
     pub(crate) capacity: Share,
+    /// Virtual disk bytes that one real byte may be promised to.
+    pub(crate) disk_factor: f64,
 }
 
 /// Why the driver cannot start: a part of the host it cannot do without.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// The state folder cannot be measured.
+    #[error("could not measure the state folder")]
+    Storage { source: std::io::Error },
     /// The image cache cannot be used.
     #[error("could not open the image cache")]
     Cache { source: crate::image::Error },
@@ -65,7 +71,9 @@ impl Context {
     /// Opens what the driver works on; libvirt is connected to in the background.
     pub(crate) fn open(driver: &Driver) -> Result<(Self, Events), Error> {
         let config = &driver.config;
-        let cache = Cache::open(&config.state_dir.join("images"), rules(&config.image_sources));
+        let usage = storage::usage(&config.state_dir).map_err(|source| Error::Storage { source })?;
+        let images = storage::images_in(&config.state_dir);
+        let cache = Cache::open(&images, rules(config, usage.for_images()));
         let cache = Arc::new(cache.map_err(|source| Error::Cache { source })?);
         let disks = Arc::new(Disks::open().map_err(|source| Error::Disks { source })?);
         let host = HostAddresses::new(&config.kubeconfig);
@@ -84,6 +92,7 @@ impl Context {
             },
             proof: driver.proof.clone(),
             wishes: driver.wishes.clone(),
+            disk_factor: config.disk_factor,
             capacity: Share {
                 cpu: u64::try_from(driver.capacity.cpu).unwrap_or(0),
                 memory: driver.capacity.memory.bytes().unwrap_or(0),
@@ -132,13 +141,19 @@ impl Context {
     }
 }
 
-fn rules(sources: &config::ImageSources) -> Rules {
+fn rules(config: &Config, available: u64) -> Rules {
+    let sources = &config.image_sources;
     Rules {
         allow_loopback: sources.allow_loopback,
         allow_link_local: sources.allow_link_local,
         file_roots: sources.file_roots.clone(),
         max_bytes: sources.max_size.bytes(),
         stall_timeout: sources.stall_timeout(),
+        reserve_bytes: config.reserved.storage.bytes(),
+        budget: Budget {
+            bytes: config.image_cache.budget(available),
+            namespace_percent: config.image_cache.namespace_percent,
+        },
         ..Rules::default()
     }
 }

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use crate::durable;
 use crate::image::Format;
+use crate::storage;
 
 /// `<stateDir>/vms/<uid>`; the name is the UID, so an object that comes back with another UID never meets old files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +94,12 @@ pub(crate) fn all(state: &Path) -> PathBuf {
 pub(crate) fn bytes(state: &Path, uid: Uuid) -> u64 {
     let files = fs::read_dir(VmDir::new(state, uid).path()).into_iter().flatten().flatten();
     files.filter_map(|file| Some(file.metadata().ok()?.len())).fold(0, u64::saturating_add)
+}
+
+/// Bytes that the files of this virtual machine take on the disk by now; what cannot be read counts as nothing.
+pub(crate) fn allocated(state: &Path, uid: Uuid) -> u64 {
+    let folder = VmDir::new(state, uid).0;
+    fs::metadata(&folder).map_or(0, |found| storage::allocated(&folder, found.dev()))
 }
 
 /// UIDs of all folders there; anything else in it is left alone.

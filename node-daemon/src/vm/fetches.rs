@@ -6,10 +6,11 @@
 //!             └─────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A source that brings next to nothing keeps its place only while nobody waits for it. `tasks` decides whose turn it
-//! is; here is what that does.
+//! A source that brings next to nothing keeps its place only while nobody waits for it, and any other for a while.
+//! `turns` decides whose turn it is; here is what that does.
 
 mod tasks;
+mod turns;
 mod wrong;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use self::tasks::{Failure, State, Tasks};
 use super::observed::Obstacle;
 use super::panics::caught;
-use crate::image::{Cache, Digest, Format, Image, Progress, Source};
+use crate::image::{Cache, Digest, Format, Image, Needs, Order, Progress, Purpose, Source, Tenant};
 
 /// What shall be fetched.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -31,6 +32,8 @@ pub(crate) struct Wanted {
     pub(crate) digest: Digest,
     /// In which format.
     pub(crate) format: Format,
+    /// For whom.
+    pub(crate) tenant: Tenant,
 }
 
 /// A wish, and who says it.
@@ -41,6 +44,13 @@ pub(crate) struct Wish {
     /// UID of the image object that says so; `None` for what is fetched ahead. Another object than those before is a
     /// person's word that it is worth another try.
     pub(crate) object: Option<String>,
+}
+
+impl Wish {
+    /// What it is for: an object is read for a virtual machine alone.
+    fn purpose(&self) -> Purpose {
+        self.object.as_ref().map_or(Purpose::Ahead, |_| Purpose::Machine)
+    }
 }
 
 /// How a download stands.
@@ -69,6 +79,17 @@ struct Inner {
 /// Sources that are looked at at a time, and how long each look may take: one that is silent then says nothing new.
 const LOOKS: usize = 16;
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a download looks whether somebody comes first.
+const GLANCE: Duration = Duration::from_secs(2);
+
+/// How an attempt ended without an image.
+enum Ending {
+    /// By itself, or because it brought too little.
+    Failed(Failure),
+    /// Others come first for a while.
+    GaveWay,
+}
 
 /// What a download has to bring so that it keeps its place while others wait for it.
 #[derive(Clone, Copy)]
@@ -103,6 +124,12 @@ impl Fetches {
         &self.0.cache
     }
 
+    /// Takes note of who needs which image and what guests were promised; from then on downloads begin.
+    pub(crate) fn learn(&self, needs: Needs, promised: u64) {
+        self.0.cache.learn(needs, promised);
+        self.admit(&mut self.lock());
+    }
+
     /// Asks for a download, unless it runs, waits or failed for good. It starts when it has its turn.
     pub(crate) fn begin(&self, wish: &Wish) {
         let (mut tasks, now) = (self.lock(), Instant::now());
@@ -111,13 +138,16 @@ impl Fetches {
         self.admit(&mut tasks);
     }
 
-    /// Starts those whose turn it is.
+    /// Starts those whose turn it is; nobody before it is known what is promised to guests.
     fn admit(&self, tasks: &mut Tasks) {
-        while let Some(wanted) = tasks.next() {
+        while self.0.cache.is_informed()
+            && let Some(wanted) = tasks.next()
+        {
             let (sender, progress) = watch::channel(Progress::default());
-            tasks.start(&wanted, progress);
+            tasks.start(&wanted, progress, Instant::now());
+            let purpose = tasks.purpose(&wanted);
             let fetches = self.clone();
-            tokio::spawn(async move { fetches.run(wanted, sender).await });
+            tokio::spawn(async move { fetches.run(wanted, purpose, sender).await });
         }
     }
 
@@ -127,7 +157,7 @@ impl Fetches {
         self.look_again(&mut tasks, &wish.wanted, now);
         Some(match tasks.current(wish, now)? {
             State::Waiting { .. } => Fetch::Waiting,
-            State::Running(progress) => Fetch::Running(*progress.borrow()),
+            State::Running { progress, .. } => Fetch::Running(*progress.borrow()),
             State::Failed { obstacle, .. } => Fetch::Failed(obstacle.clone()),
         })
     }
@@ -165,9 +195,9 @@ impl Fetches {
         self.0.ended.notified().await;
     }
 
-    async fn run(&self, wanted: Wanted, progress: watch::Sender<Progress>) {
+    async fn run(&self, wanted: Wanted, purpose: Purpose, progress: watch::Sender<Progress>) {
         let begun = Instant::now();
-        let outcome = self.attempt(&wanted, &progress).await;
+        let outcome = self.attempt(&wanted, purpose, &progress).await;
         let mut tasks = self.lock();
         match outcome {
             Ok(image) => {
@@ -175,7 +205,11 @@ impl Fetches {
                 tracing::info!(digest = %image.digest, bytes = image.bytes, took_us, "image verified");
                 tasks.forget(&wanted);
             }
-            Err(failure) => tasks.fail(&wanted, failure, Instant::now()),
+            Err(Ending::GaveWay) => {
+                tracing::info!(digest = %wanted.digest, "others wait: this download goes on after them");
+                tasks.give_way(&wanted, Instant::now());
+            }
+            Err(Ending::Failed(failure)) => tasks.fail(&wanted, failure, Instant::now()),
         }
         self.admit(&mut tasks);
         drop(tasks);
@@ -183,23 +217,41 @@ impl Fetches {
         self.0.ended.notify_one();
     }
 
-    async fn attempt(&self, wanted: &Wanted, progress: &watch::Sender<Progress>) -> Result<Image, Failure> {
-        let fetch = self.0.cache.fetch(&wanted.source, &wanted.digest, wanted.format, progress);
+    async fn attempt(
+        &self,
+        wanted: &Wanted,
+        purpose: Purpose,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Image, Ending> {
+        let Wanted { source, digest, format, tenant } = wanted;
+        let order = Order { source, digest, format: *format, tenant, purpose };
         tokio::select! {
-            fetched = caught(fetch) => fetched.map_err(Failure::Panicked)?.map_err(Failure::Fetch),
-            () = self.overtaken(wanted, progress.subscribe()) => Err(Failure::Overtaken),
+            fetched = caught(self.0.cache.fetch(order, progress)) => match fetched {
+                Ok(outcome) => outcome.map_err(|error| Ending::Failed(Failure::Fetch(error))),
+                Err(panic) => Err(Ending::Failed(Failure::Panicked(panic))),
+            },
+            ending = self.superseded(wanted, progress.subscribe()) => Err(ending),
         }
     }
 
-    /// Returns when this download brings too little and somebody waits for its place.
-    async fn overtaken(&self, wanted: &Wanted, progress: watch::Receiver<Progress>) {
+    /// Returns when this download has to leave its place to somebody who waits for it.
+    async fn superseded(&self, wanted: &Wanted, progress: watch::Receiver<Progress>) -> Ending {
         let Pace { window, bytes } = self.0.pace;
+        let (mut begun, mut before) = (Instant::now(), progress.borrow().bytes);
         loop {
-            let before = progress.borrow().bytes;
-            tokio::time::sleep(window).await;
+            tokio::time::sleep(window.min(GLANCE)).await;
             let gained = progress.borrow().bytes.saturating_sub(before);
-            if gained < bytes && self.lock().somebody_waits_for(wanted) {
-                return;
+            let over = begun.elapsed() >= window;
+            let tasks = self.lock();
+            if over && gained < bytes && tasks.somebody_waits_for(wanted) {
+                return Ending::Failed(Failure::Overtaken);
+            }
+            if tasks.gives_way(wanted, Instant::now()) {
+                return Ending::GaveWay;
+            }
+            drop(tasks);
+            if over {
+                (begun, before) = (Instant::now(), progress.borrow().bytes);
             }
         }
     }

@@ -2,9 +2,9 @@ use std::net::TcpListener;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::tasks::AT_ONCE;
+use super::turns::AT_ONCE;
 use super::*;
-use crate::image::Rules;
+use crate::image::{Privacy, Rules};
 
 /// Downloads into a folder of their own, from servers that nobody waits for long.
 struct Bench {
@@ -23,6 +23,7 @@ impl Bench {
             ..Rules::default()
         };
         let cache = Cache::open(&dir.path().join("images"), rules).unwrap();
+        cache.learn(Needs::Unknown, 0);
         Self { fetches: Fetches::at_pace(Arc::new(cache), pace), _dir: dir }
     }
 
@@ -42,6 +43,7 @@ fn wanted(digest: &str, url: &str) -> Wanted {
         source: Source::Http(url.parse().unwrap()),
         digest: digest.parse().unwrap(),
         format: Format::Raw,
+        tenant: Tenant { namespace: "shop".to_owned(), privacy: Privacy::Shared },
     }
 }
 

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use holdfast_api::node::{CachedImage, Orphan};
-use holdfast_api::{Quantity, bounds};
+use holdfast_api::{Quantity, VirtualMachine, bounds};
 use uuid::Uuid;
 
 use super::context::Context;
 use super::dir;
+use super::needs::{Asked, Census};
 use super::observe;
 use super::observed::Domain;
 use super::orphan::is_orphan;
 use super::record::Record;
+use super::room::{self, Disks};
 use crate::image::{Digest, Image, Progress};
 use crate::libvirt;
 use crate::node::{Holdings, HypervisorVersions};
@@ -25,6 +27,8 @@ pub(crate) struct Held {
     pub(crate) folders: BTreeSet<Uuid>,
     /// Domains that are not ours, or no longer say so.
     pub(crate) foreign: BTreeSet<Uuid>,
+    /// Whether the folders could be listed.
+    pub(crate) listed: bool,
 }
 
 impl Held {
@@ -43,11 +47,6 @@ impl Held {
     pub(crate) fn networks(&self) -> HashSet<Uuid> {
         self.domains.values().flat_map(|record| record.networks.values()).map(|network| network.uid).collect()
     }
-
-    /// Digests of the images they stand on.
-    pub(crate) fn images(&self) -> HashSet<Digest> {
-        self.domains.values().flat_map(|record| record.images.values()).map(|image| image.digest).collect()
-    }
 }
 
 /// Looks at libvirt and the state folder.
@@ -59,11 +58,51 @@ pub(crate) async fn look(context: &Context) -> Result<Held, libvirt::Error> {
             Domain::Absent | Domain::Foreign => drop(foreign.insert(domain.uuid)),
         }
     }
-    let folders = dir::uids(&context.state_dir).unwrap_or_else(|error| {
+    let folders = dir::uids(&context.state_dir);
+    if let Err(error) = &folders {
         tracing::error!(%error, "could not list the folders of virtual machines");
-        Vec::new()
-    });
-    Ok(Held { domains, folders: folders.into_iter().collect(), foreign })
+    }
+    let listed = folders.is_ok();
+    Ok(Held { domains, folders: folders.unwrap_or_default().into_iter().collect(), foreign, listed })
+}
+
+/// What decides which images are needed.
+pub(crate) fn census<'a>(context: &Context, held: &'a Held) -> Census<'a> {
+    let objects = context.objects.virtual_machines();
+    let wishes = context.wishes.borrow();
+    let ahead = wishes.prefetch.iter();
+    Census {
+        held,
+        reachable: context.objects.reachable(),
+        objects: objects.iter().filter_map(|vm| asked(vm)).collect(),
+        ahead: ahead.filter_map(|one| Some((one.namespace.clone(), one.digest.parse().ok()?))).collect(),
+    }
+}
+
+fn asked(vm: &VirtualMachine) -> Option<Asked> {
+    let pinned = vm.status.iter().flat_map(|status| &status.disks);
+    Some(Asked {
+        uid: vm.metadata.uid.as_deref()?.parse().ok()?,
+        namespace: vm.metadata.namespace.clone()?,
+        images: pinned.filter_map(|disk| disk.image_digest.parse().ok()).collect(),
+    })
+}
+
+/// The disks of every virtual machine here, made or about to be made, each with the larger of what is asked for and what
+/// is held.
+pub(crate) fn disks(context: &Context, held: &Held) -> Vec<Disks> {
+    let mut promised: BTreeMap<Uuid, u64> = BTreeMap::new();
+    for (uid, record) in &held.domains {
+        let applied = record.applied.as_ref().map_or(0, |applied| room::storage(&applied.spec));
+        promised.insert(*uid, applied.max(room::storage(&record.spec)));
+    }
+    for vm in context.objects.virtual_machines() {
+        let Some(uid) = vm.metadata.uid.as_deref().and_then(|uid| uid.parse().ok()) else { continue };
+        let asked = promised.entry(uid).or_default();
+        *asked = room::storage(&vm.spec).max(*asked);
+    }
+    let one = |(uid, promised)| Disks { promised, written: dir::allocated(&context.state_dir, uid) };
+    promised.into_iter().map(one).collect()
 }
 
 /// What the node reports of it.
@@ -129,10 +168,7 @@ fn images(context: &Context) -> Vec<CachedImage> {
 /// What keeps images from being fetched ahead. What keeps them from a virtual machine stands in that one's status.
 fn troubles(context: &Context) -> Vec<(Digest, String)> {
     let wishes = context.wishes.borrow();
-    let wanted = wishes
-        .prefetch
-        .iter()
-        .filter_map(|image| observe::fetchable(&image.source, &image.digest, image.format).ok());
+    let wanted = wishes.prefetch.iter().filter_map(|image| observe::prefetchable(image).ok());
     wanted.filter_map(|wanted| Some((wanted.digest, context.fetches.trouble(&wanted)?))).collect()
 }
 

@@ -11,7 +11,7 @@
 mod addresses;
 mod context;
 mod desired;
-mod dir;
+pub(crate) mod dir;
 mod execute;
 mod fetches;
 mod goal;
@@ -19,6 +19,7 @@ mod holdings;
 mod inputs;
 mod mac;
 mod memory;
+mod needs;
 mod observe;
 mod observed;
 mod orphan;

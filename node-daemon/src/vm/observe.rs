@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_api::image::ImageFormat;
+use holdfast_api::node::PrefetchImage;
 use holdfast_api::{VirtualMachineImage, VirtualMachineNetwork};
 use uuid::Uuid;
 
@@ -17,7 +18,7 @@ use super::observed::{
 use super::record::Record;
 use super::room;
 use crate::disk;
-use crate::image::{self, Digest, Format, Progress};
+use crate::image::{self, Digest, Format, Privacy, Progress, Tenant};
 use crate::libvirt::{self, DomainState, PausedReason, ShutOffReason};
 use crate::network::NetworkRecord;
 use crate::objects::Lookup;
@@ -170,7 +171,8 @@ impl Disks<'_> {
         let Some(desired) = built.first() else { return (images, slowest, pins) };
         for disk in every_disk(built).into_values() {
             let Source::Image { name, digest } = &disk.source else { continue };
-            let wish = wish(self.context, &desired.identity().namespace, name);
+            let namespace = &desired.identity().namespace;
+            let wish = wish(self.context, namespace, name);
             let says = wish.as_ref().ok().map(|wish| wish.wanted.digest);
             let (pinned, made) = match self.made(&disk.name) {
                 Made::Not => (says.or(*digest), false),
@@ -178,7 +180,8 @@ impl Disks<'_> {
                 Made::Unreadable => (*digest, true),
                 Made::Removed => (None, true),
             };
-            let (image, progress) = image(self.context, name, wish, pinned, made);
+            let under = Under { namespace, name, pinned, made };
+            let (image, progress) = image(self.context, under, wish);
             images.insert(disk.name.clone(), image);
             pins.extend(pinned.or(says).map(|digest| (disk.name.clone(), digest)));
             slowest = match (slowest, progress) {
@@ -225,18 +228,27 @@ fn made(
     }
 }
 
-/// A pinned digest in the cache needs no object; only a fetch does. Before the disk is made, an object that is there must
-/// name the format that the cache holds.
-fn image(
-    context: &Context,
-    name: &str,
-    wish: Result<Wish, Obstacle>,
+/// What lies under a disk.
+#[derive(Clone, Copy)]
+struct Under<'a> {
+    namespace: &'a str,
+    name: &'a str,
     pinned: Option<Digest>,
+    /// Whether the disk was made.
     made: bool,
-) -> (Image, Option<Progress>) {
-    let fits =
-        |held: &image::Image| made || wish.as_ref().map_or(true, |wish| wish.wanted.format == held.format);
-    if let Some(held) = pinned.and_then(|digest| context.fetches.cache().lookup(&digest)).filter(fits) {
+}
+
+/// A pinned digest in the cache needs no object; only a fetch does. Before the disk is made, an object that is there must
+/// name the format that the cache holds, and the bytes must be there for this namespace.
+fn image(context: &Context, under: Under<'_>, wish: Result<Wish, Obstacle>) -> (Image, Option<Progress>) {
+    let Under { namespace, name, pinned, made } = under;
+    let cache = context.fetches.cache();
+    let find = |digest: &Digest| match &wish {
+        _ if made => cache.lookup(digest),
+        Ok(wish) => held_for(cache, digest, &wish.wanted),
+        Err(_) => cache.lookup_for(digest, &shared(namespace)),
+    };
+    if let Some(held) = pinned.and_then(|digest| find(&digest)) {
         return (Image::Held(held_image(&held)), None);
     }
     let wish = match wish {
@@ -247,9 +259,7 @@ fn image(
     if pinned.is_some_and(|pinned| pinned != wanted.digest) {
         return (Image::Unavailable(replaced(name)), None);
     }
-    if let Some(held) =
-        context.fetches.cache().lookup(&wanted.digest).filter(|held| held.format == wanted.format)
-    {
+    if let Some(held) = held_for(cache, &wanted.digest, wanted) {
         return (Image::Held(held_image(&held)), None);
     }
     match context.fetches.state(&wish) {
@@ -258,6 +268,10 @@ fn image(
         Some(Fetch::Running(progress)) => (Image::Fetching(wanted.digest), Some(progress)),
         Some(Fetch::Failed(obstacle)) => (Image::Unavailable(obstacle), None),
     }
+}
+
+fn held_for(cache: &image::Cache, digest: &Digest, wanted: &Wanted) -> Option<image::Image> {
+    cache.lookup_for(digest, &wanted.tenant).filter(|held| held.format == wanted.format)
 }
 
 fn held_image(image: &image::Image) -> HeldImage {
@@ -285,16 +299,34 @@ pub(crate) fn wish(context: &Context, namespace: &str, name: &str) -> Result<Wis
 
 fn parse(image: &VirtualMachineImage) -> Result<Wish, Obstacle> {
     let spec = &image.spec;
-    let wanted = fetchable(&spec.source, &spec.digest, spec.format);
+    let namespace = image.metadata.namespace.clone().unwrap_or_default();
+    let tenant = Tenant { namespace, privacy: privacy(spec.private) };
+    let wanted = fetchable(&spec.source, &spec.digest, spec.format, tenant);
     let wanted = wanted.map_err(|sentence| Obstacle::later("ImageRefused", sentence))?;
     Ok(Wish { wanted, object: image.metadata.uid.clone() })
 }
 
+/// What shall be fetched ahead.
+pub(crate) fn prefetchable(image: &PrefetchImage) -> Result<Wanted, String> {
+    let tenant = Tenant { namespace: image.namespace.clone(), privacy: privacy(image.private) };
+    fetchable(&image.source, &image.digest, image.format, tenant)
+}
+
+fn privacy(private: bool) -> Privacy {
+    if private { Privacy::Private } else { Privacy::Shared }
+}
+
+/// A tenant whose image object cannot be read: it says nothing of privacy.
+fn shared(namespace: &str) -> Tenant {
+    Tenant { namespace: namespace.to_owned(), privacy: Privacy::Shared }
+}
+
 /// A source, digest and format as they can be fetched; trusts nothing.
-pub(crate) fn fetchable(
+fn fetchable(
     source: &holdfast_api::image::ImageSource,
     digest: &str,
     format: ImageFormat,
+    tenant: Tenant,
 ) -> Result<Wanted, String> {
     let digest = digest.parse().map_err(|error| format!("spec.digest of the image: {error}"))?;
     let source = match (&source.http, &source.file) {
@@ -310,7 +342,7 @@ pub(crate) fn fetchable(
         ImageFormat::Qcow2 => Format::Qcow2,
         ImageFormat::Raw => Format::Raw,
     };
-    Ok(Wanted { source, digest, format })
+    Ok(Wanted { source, digest, format, tenant })
 }
 
 fn replaced(name: &str) -> Obstacle {

@@ -3,7 +3,7 @@
 //! A panic ends one pass of one task alone, which then begins again. The sweep finds what no event told: domains without an
 //! object, objects without a domain, networks and images nobody uses any more.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,8 @@ use super::fetches::Wish;
 use super::holdings::{self, Held};
 use super::memory::Memory;
 use super::panics::survive;
-use super::{observe, reconcile};
+use super::{needs, observe, reconcile, room};
 use crate::health::Pulse;
-use crate::image::Digest;
 use crate::jitter::spread;
 use crate::libvirt::{self, Event};
 use crate::node::{Holdings, HypervisorVersions};
@@ -29,8 +28,6 @@ use crate::run::Driver;
 const SWEEP: Duration = Duration::from_secs(30);
 /// After something happened: soon, but a storm of events makes one sweep.
 const SWEEP_SOON: Duration = Duration::from_secs(1);
-/// An image nobody uses goes at the second look this far apart, so that a VM made again soon finds it still there.
-const IMAGES: Duration = Duration::from_secs(3600);
 
 struct Machine {
     nudge: Arc<Notify>,
@@ -52,7 +49,6 @@ struct Supervisor {
     report: watch::Sender<Option<Holdings>>,
     pulse: Pulse,
     versions: Option<HypervisorVersions>,
-    unused: (Instant, HashSet<Digest>),
 }
 
 /// Runs every virtual machine of this node, for ever; ends when the host lacks what it cannot do without.
@@ -75,7 +71,6 @@ pub(crate) async fn run(driver: Driver) {
         report: driver.holdings,
         pulse: driver.pulse,
         versions: None,
-        unused: (Instant::now(), HashSet::new()),
     };
     let mut due = Instant::now();
     let mut sweep = None;
@@ -168,8 +163,8 @@ impl Supervisor {
         if found.freed {
             self.nudge(&Changed::All);
         }
-        self.prefetch();
         self.collect_images(held);
+        self.prefetch();
         let holdings = holdings::holdings(&self.context, held, self.versions.clone());
         let holdings = Some(holdings);
         self.report.send_if_modified(|old| std::mem::replace(old, holdings.clone()) != holdings);
@@ -184,8 +179,8 @@ impl Supervisor {
 
     fn prefetch(&self) {
         for image in &self.context.wishes.borrow().prefetch {
-            match observe::fetchable(&image.source, &image.digest, image.format) {
-                Ok(wanted) if self.context.fetches.cache().lookup(&wanted.digest).is_none() => {
+            match observe::prefetchable(image) {
+                Ok(wanted) if !self.context.fetches.cache().has_for(&wanted.digest, &wanted.tenant) => {
                     self.context.fetches.begin(&Wish { wanted, object: None });
                 }
                 Ok(_) => {}
@@ -194,41 +189,18 @@ impl Supervisor {
         }
     }
 
-    /// Removes images nobody uses. What a virtual machine that is being made will use is not known to libvirt yet, but
-    /// pinned in the status of its object. Where a folder has neither domain nor object nobody knows what its disks
-    /// stand on, so all stay.
-    fn collect_images(&mut self, held: &Held) {
-        let has_object = |uid: &Uuid| self.context.objects.virtual_machine(&uid.to_string()).is_some();
-        let due = self.unused.0.elapsed() >= IMAGES && self.context.objects.reachable();
-        if due && held.unclaimed(has_object).is_empty() {
-            self.remove_unused_images(held);
-        }
-    }
-
-    fn remove_unused_images(&mut self, held: &Held) {
-        let cache = self.context.fetches.cache();
-        let mut keep = held.images();
-        let prefetched = &self.context.wishes.borrow().prefetch;
-        keep.extend(prefetched.iter().filter_map(|image| image.digest.parse::<Digest>().ok()));
-        let vms = self.context.objects.virtual_machines();
-        let pinned = vms.iter().filter_map(|vm| vm.status.as_ref()).flat_map(|status| &status.disks);
-        keep.extend(pinned.filter_map(|disk| disk.image_digest.parse::<Digest>().ok()));
-        let unused: HashSet<_> = cache
-            .list()
-            .unwrap_or_default()
-            .iter()
-            .map(|image| image.digest)
-            .filter(|digest| !keep.contains(digest))
-            .collect();
-        keep.extend(unused.difference(&self.unused.1));
-        match cache.remove_unused(&keep) {
+    /// Tells the cache who needs what and what guests were promised, and removes what has to go.
+    fn collect_images(&self, held: &Held) {
+        let context = &self.context;
+        let promised = room::unwritten(holdings::disks(context, held), context.disk_factor);
+        context.fetches.learn(needs::needs(&holdings::census(context, held)), promised);
+        match context.fetches.cache().collect() {
             Ok(removed) if !removed.is_empty() => {
                 tracing::info!(count = removed.len(), "unused images removed");
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(error = super::sentence(&error), "unused images not removed"),
         }
-        self.unused = (Instant::now(), unused);
     }
 }
 

@@ -204,6 +204,8 @@ fn write_configuration(host: &Host, setup: &Setup) -> Result<()> {
             {"name": "br-trunk", "vlans": ["untagged", 120]},
             {"name": "hf-prop"},
         ],
+        // Stories put images onto small filesystems, of which the default would be a quarter.
+        "imageCache": {"budget": "4Gi"},
     });
     files::create_folder(&host.outside("/var/lib/holdfast-files"))?;
     let text = serde_json::to_string_pretty(&node).context("could not write JSON")?;

@@ -15,8 +15,8 @@ use super::{STARTED, try_machine};
 
 const HOST: &str = "a";
 const CACHE: &str = "/var/lib/holdfast/images";
-/// What the daemon keeps free (256 MiB), the neighbour's image (16), the new one (48), and some air.
-const SIZE: &str = "size=336m";
+/// What the daemon keeps free (`reserved.storage`, 64 MiB), the neighbour's image (16), the new one (48), and some air.
+const SIZE: &str = "size=144m";
 /// More than the air.
 const FILLER: &str = "80M";
 /// Appended to a guest's image, so that there is time to fill the disk while it comes.

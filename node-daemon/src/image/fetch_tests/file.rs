@@ -1,5 +1,6 @@
 //! Sources on the node itself: a path that a tenant wrote and root opens.
 
+use std::collections::HashSet;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

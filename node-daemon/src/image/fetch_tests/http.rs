@@ -9,14 +9,14 @@ async fn an_image_is_fetched_verified_and_published() {
     let (site, digest) = (Site::serving(body.clone()).await, digest_of(&body));
     let progress = watch::Sender::default();
     let source = Source::Http(site.url("/disk.qcow2"));
-    let image = bench.cache.fetch(&source, &digest, Format::Qcow2, &progress).await.unwrap();
+    let image = fetch(&bench.cache, &source, &digest, Format::Qcow2, &progress).await.unwrap();
     assert_eq!((image.virtual_size, image.format), (64 << 20, Format::Qcow2));
     assert_eq!(fs::read(&image.path).unwrap(), body);
     assert_eq!(fs::metadata(&image.path).unwrap().permissions().mode() & 0o777, 0o444);
     assert_eq!(*progress.borrow(), Progress { bytes: body.len() as u64, total: Some(body.len() as u64) });
     assert_eq!(bench.cache.lookup(&digest), Some(image.clone()));
     assert_eq!(bench.cache.list().unwrap(), [image]);
-    assert_eq!(bench.files().len(), 2, "image and seal, nothing partial");
+    assert_eq!(bench.files().len(), 3, "image, seal and who brought it, nothing partial");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +105,7 @@ async fn a_partial_file_that_a_crash_left_damaged_is_not_blamed_on_the_source() 
     let (bench, body) = (Bench::new(), raw_image(2_000_000));
     let (site, digest) = (Site::serving(body.clone()).await, digest_of(&body));
     for leftover in [1_000_000, 2_000_000, 3_000_000] {
-        bench.cache.remove_unused(&HashSet::new()).unwrap();
+        seal::remove(&bench.cache.dir, &digest).unwrap();
         fs::write(bench.partial(&digest), vec![0; leftover]).unwrap();
         let note = format!(r#"{{"url":"{}","etag":"\"one\""}}"#, site.url("/disk"));
         fs::write(bench.partial(&digest).with_extension("note"), note).unwrap();

@@ -53,20 +53,6 @@ async fn one_digest_has_one_format() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_nobody_names_is_removed() {
-    let bench = Bench::new();
-    let (image, _site) = cached(&bench).await;
-    let (kept, stale) = (digest_of(b"kept"), digest_of(b"stale"));
-    fs::write(bench.partial(&kept), "half").unwrap();
-    fs::write(bench.partial(&stale), "half").unwrap();
-    fs::write(bench.dir.path().join("images/notes.txt"), "somebody's").unwrap();
-    assert_eq!(bench.cache.remove_unused(&HashSet::from([image.digest, kept])).unwrap(), []);
-    assert!(bench.partial(&kept).exists() && !bench.partial(&stale).exists());
-    assert_eq!(bench.cache.remove_unused(&HashSet::new()).unwrap(), [image.digest]);
-    assert_eq!(bench.files(), ["notes.txt"], "what is not ours stays");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_cannot_fit_is_refused_before_the_first_byte() {
     let bench = Bench::with(|rules| rules.reserve_bytes = u64::MAX / 2);
     let body = raw_image(300_000);
@@ -88,15 +74,15 @@ fn an_import_of_unknown_length_stops_at_the_reserve() {
         let digest = digest_of(&body);
         let site = Site::start(move |_| super::server::say("200 OK", &body)).await;
         let source = Source::Http(site.url("/disk"));
-        let full = cache.fetch(&source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap_err();
+        let full = fetch(&cache, &source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap_err();
         assert_eq!((full.reason(), full.retry()), ("DiskFull", Retry::Later), "{full}");
         mount_tmpfs(&images, "size=64m", MsFlags::MS_REMOUNT);
-        cache.fetch(&source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap();
+        fetch(&cache, &source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap();
     });
 }
 
 /// A cache on a real filesystem, in a mount namespace of the test's own thread, which its blocking threads share.
-fn on_a_small_disk(
+pub(super) fn on_a_small_disk(
     options: &'static str,
     reserve_bytes: u64,
     body: impl AsyncFnOnce(Cache, PathBuf) + Send + 'static,
@@ -107,6 +93,7 @@ fn on_a_small_disk(
         let images = bench.dir.path().join("images");
         mount_tmpfs(&images, options, MsFlags::empty());
         let cache = Cache::open(&images, bench.cache.rules.clone()).unwrap();
+        cache.learn(Needs::Unknown, 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(body(cache, images));
     });
@@ -118,11 +105,11 @@ async fn fills_and_recovers(cache: Cache, images: &Path, body: Vec<u8>) {
     // Without a length nobody can know before that it will not fit.
     let site = Site::start(move |_| super::server::say("200 OK", &body)).await;
     let source = Source::Http(site.url("/disk"));
-    let full = cache.fetch(&source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap_err();
+    let full = fetch(&cache, &source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap_err();
     assert_eq!((full.reason(), full.retry()), ("DiskFull", Retry::Later), "{full}");
     fs::write(images.join("guest"), vec![0; 3 << 20]).expect("the failed import must not keep the disk full");
     mount_tmpfs(images, "size=32m", MsFlags::MS_REMOUNT);
-    cache.fetch(&source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap();
+    fetch(&cache, &source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap();
 }
 
 fn mount_tmpfs(at: &Path, options: &str, flags: MsFlags) {

@@ -5,6 +5,7 @@ mod file;
 mod http;
 mod keep;
 mod odd;
+mod room;
 mod server;
 
 use std::os::unix::fs::PermissionsExt;
@@ -37,11 +38,12 @@ impl Bench {
         };
         change(&mut rules);
         let cache = Cache::open(&dir.path().join("images"), rules).unwrap();
+        cache.learn(Needs::Unknown, 0);
         Self { dir, cache }
     }
 
     async fn fetch(&self, source: Source, digest: &Digest, format: Format) -> Result<Image, Error> {
-        self.cache.fetch(&source, digest, format, &watch::Sender::default()).await
+        fetch(&self.cache, &source, digest, format, &watch::Sender::default()).await
     }
 
     async fn fetch_raw(&self, url: Url, digest: &Digest) -> Result<Image, Error> {
@@ -60,6 +62,23 @@ impl Bench {
     fn partial(&self, digest: &Digest) -> PathBuf {
         self.dir.path().join("images/.partial").join(format!("{}.part", digest.file_stem()))
     }
+}
+
+fn tenant(namespace: &str, privacy: Privacy) -> Tenant {
+    Tenant { namespace: namespace.to_owned(), privacy }
+}
+
+/// Fetches for a virtual machine of namespace shop.
+async fn fetch(
+    cache: &Cache,
+    source: &Source,
+    digest: &Digest,
+    format: Format,
+    progress: &watch::Sender<Progress>,
+) -> Result<Image, Error> {
+    let tenant = tenant("shop", Privacy::Shared);
+    let order = Order { source, digest, format, tenant: &tenant, purpose: Purpose::Machine };
+    cache.fetch(order, progress).await
 }
 
 /// The digest of these bytes, by a way of its own.

@@ -1,0 +1,175 @@
+//! What the cache knows beside its files: who needs them, how long nobody has, and what downloads have announced.
+//! `stock` decides with it; here it is kept, and what was decided is done.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::stock::{self, Ask, Lack, Limits, Needs, Piece};
+use super::{Cache, Digest, Error, Purpose, partial, seal};
+use crate::storage;
+
+/// All of it may be lost: a restarted daemon begins every idle time anew.
+#[derive(Default)]
+pub(super) struct Ledger(Mutex<Books>);
+
+#[derive(Default)]
+struct Books {
+    needs: Needs,
+    /// Since when no virtual machine has needed or asked for an image.
+    idle: HashMap<Digest, Instant>,
+    /// What downloads under way have announced.
+    holds: HashMap<Digest, Hold>,
+    /// Bytes that guests were promised and have not written yet; `None` until that is known.
+    promised: Option<u64>,
+}
+
+struct Hold {
+    namespace: String,
+    purpose: Purpose,
+    bytes: u64,
+}
+
+/// For whom a download asks for room.
+#[derive(Clone, Copy)]
+pub(super) struct Applicant<'a> {
+    pub(super) digest: &'a Digest,
+    pub(super) namespace: &'a str,
+    pub(super) purpose: Purpose,
+}
+
+impl Ledger {
+    /// Somebody asks for this image: its idle time begins anew.
+    pub(super) fn touch(&self, digest: &Digest) {
+        self.lock().idle.remove(digest);
+    }
+
+    /// The download has ended, one way or the other.
+    pub(super) fn release(&self, digest: &Digest) {
+        self.lock().holds.remove(digest);
+    }
+
+    /// Lets the idle time of an image be longer by so much.
+    #[cfg(test)]
+    pub(super) fn age(&self, digest: &Digest, by: std::time::Duration) {
+        let mut books = self.lock();
+        let since = books.idle.entry(*digest).or_insert_with(Instant::now);
+        *since -= by;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cache {
+    /// Takes note of who needs which image, and what guests were promised and have not written yet.
+    pub(crate) fn learn(&self, needs: Needs, promised: u64) {
+        let mut books = self.ledger.lock();
+        (books.needs, books.promised) = (needs, Some(promised));
+    }
+
+    /// Whether it is known yet what guests were promised; before that no byte is fetched.
+    pub(crate) fn is_informed(&self) -> bool {
+        self.ledger.lock().promised.is_some()
+    }
+
+    /// Removes what has to go; returns the images among it.
+    pub(crate) fn collect(&self) -> Result<Vec<Digest>, Error> {
+        let mut books = self.ledger.lock();
+        let failed = |source| Error::storage(&self.dir, source);
+        let pieces = self.pieces(&mut books, Instant::now()).map_err(failed)?;
+        let gone = stock::collect(&pieces, self.rules.budget.bytes);
+        self.remove(&gone).map_err(failed)
+    }
+
+    /// Makes room so that this download can have `bytes` in all, `more` of them not on the disk yet; or says why not.
+    pub(super) fn make_room(&self, applicant: Applicant<'_>, bytes: u64, more: u64) -> Result<(), Error> {
+        let Applicant { digest, namespace, purpose } = applicant;
+        let mut books = self.ledger.lock();
+        let failed = |source| Error::storage(&self.dir, source);
+        let pieces = self.pieces(&mut books, Instant::now()).map_err(failed)?;
+        let limits = self.limits(books.promised.unwrap_or(u64::MAX)).map_err(failed)?;
+        let busy: HashSet<Digest> = self.flights.in_the_air();
+        let ask = Ask { digest: *digest, namespace, purpose, bytes, more };
+        let gone = stock::admit(&pieces, &busy, limits, ask).map_err(|lack| self.refusal(lack, namespace))?;
+        let removed = self.remove(&gone).map_err(failed)?;
+        if !removed.is_empty() {
+            tracing::info!(count = removed.len(), image = %digest, "images removed to make room for another");
+        }
+        books.holds.insert(*digest, Hold { namespace: namespace.to_owned(), purpose, bytes });
+        Ok(())
+    }
+
+    fn limits(&self, promised: u64) -> io::Result<Limits> {
+        let free = storage::free(&self.dir)?;
+        let kept = self.rules.reserve_bytes.saturating_add(promised);
+        let budget = self.rules.budget;
+        Ok(Limits { budget: budget.bytes, share: budget.share(), spare: free.saturating_sub(kept) })
+    }
+
+    fn refusal(&self, lack: Lack, namespace: &str) -> Error {
+        let budget = self.rules.budget;
+        match lack {
+            Lack::Disk => Error::DiskFull { path: self.dir.clone() },
+            Lack::Budget => Error::CacheFull { budget: budget.bytes },
+            Lack::Share => Error::ShareFull { namespace: namespace.to_owned(), share: budget.share() },
+        }
+    }
+
+    /// Every image, whole or partial, with what the books say of it.
+    fn pieces(&self, books: &mut Books, now: Instant) -> io::Result<Vec<Piece>> {
+        let mut present: HashMap<Digest, u64> = HashMap::new();
+        for (digest, bytes) in seal::sizes_in(&self.dir)?.into_iter().chain(partial::sizes_in(&self.dir)?) {
+            *present.entry(digest).or_default() += bytes;
+        }
+        for digest in books.holds.keys() {
+            present.entry(*digest).or_default();
+        }
+        books.idle.retain(|digest, _| present.contains_key(digest));
+        Ok(present.into_iter().map(|(digest, bytes)| books.piece(digest, bytes, now)).collect())
+    }
+
+    fn remove(&self, gone: &[Digest]) -> io::Result<Vec<Digest>> {
+        let mut images = Vec::new();
+        for digest in gone {
+            images.extend(seal::image_path(&self.dir, digest).exists().then_some(*digest));
+            seal::remove(&self.dir, digest)?;
+        }
+        partial::remove_where(&self.dir, |digest| gone.contains(digest))?;
+        Ok(images)
+    }
+}
+
+impl Books {
+    fn piece(&mut self, digest: Digest, present: u64, now: Instant) -> Piece {
+        let known = match &self.needs {
+            Needs::Unknown => None,
+            Needs::Known(needs) => Some(needs.get(&digest).cloned().unwrap_or_default()),
+        };
+        let idle = match (&known, self.holds.get(&digest)) {
+            (Some(need), None) if need.machines.is_empty() => {
+                Some(now.duration_since(*self.idle.entry(digest).or_insert(now)))
+            }
+            _ => {
+                self.idle.remove(&digest);
+                None
+            }
+        };
+        let piece = Piece { digest, bytes: present, present, need: known.unwrap_or_default(), idle };
+        self.holds.get(&digest).map_or_else(|| piece.clone(), |hold| hold.on(piece.clone()))
+    }
+}
+
+impl Hold {
+    /// The image as it will be.
+    fn on(&self, mut piece: Piece) -> Piece {
+        let side = match self.purpose {
+            Purpose::Machine => &mut piece.need.machines,
+            Purpose::Ahead => &mut piece.need.ahead,
+        };
+        side.insert(self.namespace.clone());
+        Piece { bytes: piece.bytes.max(self.bytes), ..piece }
+    }
+}
