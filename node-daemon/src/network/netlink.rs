@@ -85,6 +85,8 @@ pub(crate) struct Neighbour {
     pub(crate) mac: String,
     /// Its address, never a link-local one: that says nothing without a device.
     pub(crate) ip: IpAddr,
+    /// The device it was heard on.
+    pub(crate) device: String,
 }
 
 /// A conversation with the kernel; dropping it ends it.
@@ -134,8 +136,9 @@ impl Netlink {
 
     /// Everybody in the neighbour tables whose hardware address is known.
     pub(crate) async fn neighbours(&self) -> Result<Vec<Neighbour>, Error> {
+        let links = self.links().await?;
         let messages = collect("list neighbours", self.handle.neighbours().get().execute()).await?;
-        Ok(messages.iter().filter_map(parse::neighbour).collect())
+        Ok(messages.iter().filter_map(|message| parse::neighbour(message, &links)).collect())
     }
 
     /// Makes a bridge, switched off.

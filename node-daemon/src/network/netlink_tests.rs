@@ -118,8 +118,11 @@ fn neighbours_are_those_whose_hardware_address_is_known() {
         ip("neighbour add fe80::7 lladdr 52:54:00:ab:00:07 nud reachable dev lan0");
         let mut seen: Vec<_> = kernel.neighbours().await.unwrap().into_iter().collect();
         seen.sort_by_key(|one| one.ip);
-        let expected = ["10.20.0.7", "fd00::7"]
-            .map(|ip| Neighbour { mac: "52:54:00:ab:00:07".to_owned(), ip: ip.parse().unwrap() });
+        let expected = ["10.20.0.7", "fd00::7"].map(|ip| Neighbour {
+            mac: "52:54:00:ab:00:07".to_owned(),
+            ip: ip.parse().unwrap(),
+            device: "lan0".to_owned(),
+        });
         assert_eq!(seen, expected);
     });
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::error::Error;
-use super::names;
+use super::names::{self, Tagged};
 use super::values::{Bad, Device, Subnet, Vlan};
 
 /// What a guest's interface was connected to; kept in the domain's metadata.
@@ -52,6 +52,20 @@ impl NetworkRecord {
     pub(crate) fn is_trusted(&self, offer: &NetworkOffer) -> bool {
         let Kind::Bridge { name, .. } = &self.kind else { return false };
         offer.bridges.iter().any(|bridge| bridge.trusted && bridge.name == name.as_str())
+    }
+
+    /// The bridge on the host that an interface of it is a port of.
+    pub(crate) fn bridge(&self) -> String {
+        match &self.kind {
+            Kind::Nat { .. } | Kind::Isolated { .. } => names::bridge(self.uid),
+            Kind::Bridge { name, vlan: None } => name.to_string(),
+            Kind::Bridge { name, vlan: Some(vlan) } => Tagged { trunk: name.clone(), vlan: *vlan }.bridge(),
+        }
+    }
+
+    /// Whether the host's own DHCP server gives its guests their addresses.
+    pub(crate) fn is_served(&self) -> bool {
+        !matches!(self.kind, Kind::Bridge { .. })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The addresses of a guest, learned without an agent in it: from DHCP leases, and from whom the host has heard.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use holdfast_api::virtual_machine::{Address, AddressSource};
@@ -8,15 +9,30 @@ use super::context::Context;
 use super::desired::{Desired, Interface};
 use super::goal::Judged;
 use super::observed::{Domain, State};
+use crate::network::NetworkRecord;
 
 /// The guest chooses its addresses, and every one goes into the status: what a host has by rights is far fewer.
 const MOST: usize = 16;
+
+/// Where an interface is plugged in.
+struct Plug<'a> {
+    interface: &'a Interface,
+    network: &'a NetworkRecord,
+}
 
 /// An address and the hardware address it belongs to.
 struct Seen {
     mac: String,
     ip: IpAddr,
-    source: AddressSource,
+    by: Told,
+}
+
+/// Who told of it.
+enum Told {
+    /// The DHCP server of a network of ours.
+    Lease,
+    /// The guest itself, on this device.
+    Heard(String),
 }
 
 /// The addresses of a guest that runs or is paused; a source that does not answer tells of none.
@@ -25,32 +41,49 @@ pub(crate) async fn of(context: &Context, judged: &Judged) -> Vec<Address> {
         return Vec::new();
     };
     let Ok(desired) = Desired::applied(judged.uid, record) else { return Vec::new() };
+    let plug = |interface| Some(Plug { interface, network: record.networks.get(&interface.name)? });
+    let plugs: Vec<Plug> = desired.interfaces().iter().filter_map(plug).collect();
     let leases = context.libvirt.leases(judged.uid).await.unwrap_or_default();
     let neighbours = context.networks.neighbours().await.unwrap_or_default();
-    let leases =
-        leases.into_iter().map(|one| Seen { mac: one.mac, ip: one.ip, source: AddressSource::Lease });
+    let leases = leases.into_iter().map(|one| Seen { mac: one.mac, ip: one.ip, by: Told::Lease });
     let neighbours =
-        neighbours.into_iter().map(|one| Seen { mac: one.mac, ip: one.ip, source: AddressSource::Arp });
-    in_order(desired.interfaces(), leases.chain(neighbours).collect())
+        neighbours.into_iter().map(|one| Seen { mac: one.mac, ip: one.ip, by: Told::Heard(one.device) });
+    in_order(&plugs, &leases.chain(neighbours).collect::<Vec<_>>())
 }
 
 /// The guest's own of all addresses seen: by interface, leases before what was only heard, IPv4 before IPv6.
-fn in_order(interfaces: &[Interface], mut seen: Vec<Seen>) -> Vec<Address> {
-    seen.retain(|seen| is_reachable(seen.ip));
-    seen.sort_by_key(|seen| (seen.source, seen.ip));
+fn in_order(plugs: &[Plug], seen: &[Seen]) -> Vec<Address> {
     let mut addresses: Vec<Address> = Vec::new();
-    for interface in interfaces {
-        let mac = interface.mac.to_string();
-        let mut own: Vec<Address> = Vec::new();
-        for Seen { ip, source, .. } in seen.iter().filter(|seen| seen.mac == mac) {
-            // A lease is usually heard of, too.
-            if own.len() < MOST && own.iter().all(|known| known.ip != ip.to_string()) {
-                own.push(Address { interface: interface.name.clone(), ip: ip.to_string(), source: *source });
-            }
-        }
-        addresses.append(&mut own);
+    for plug in plugs {
+        let mut own: Vec<(AddressSource, IpAddr)> = seen.iter().filter_map(|seen| plug.own(seen)).collect();
+        own.sort_unstable();
+        let mut known = BTreeSet::new();
+        // A lease is usually heard of, too.
+        own.retain(|(_, ip)| known.insert(*ip));
+        own.truncate(MOST);
+        let name = &plug.interface.name;
+        addresses.extend(own.into_iter().map(|(source, ip)| Address {
+            interface: name.clone(),
+            ip: ip.to_string(),
+            source,
+        }));
     }
     addresses
+}
+
+impl Plug<'_> {
+    /// The address and its source, where it is this interface's. Elsewhere than on its own bridge anybody can claim to be
+    /// it, and where the host gives addresses only those count.
+    fn own(&self, seen: &Seen) -> Option<(AddressSource, IpAddr)> {
+        let source = match &seen.by {
+            Told::Lease if self.network.is_served() => AddressSource::Lease,
+            Told::Heard(device) if !self.network.is_served() && *device == self.network.bridge() => {
+                AddressSource::Arp
+            }
+            Told::Lease | Told::Heard(_) => return None,
+        };
+        (seen.mac == self.interface.mac.to_string() && is_reachable(seen.ip)).then_some((source, seen.ip))
+    }
 }
 
 /// Whether it can be the address of one guest, whatever that one says: nobody is to follow it to the host itself.
@@ -61,7 +94,7 @@ fn is_reachable(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use AddressSource::{Arp, Lease};
+    use serde_json::json;
 
     use super::*;
 
@@ -77,51 +110,75 @@ mod tests {
         }
     }
 
-    fn seen(mac: &str, ip: &str, source: AddressSource) -> Seen {
-        Seen { mac: mac.to_owned(), ip: ip.parse().unwrap(), source }
+    fn network(kind: &serde_json::Value) -> NetworkRecord {
+        let uid = uuid::Uuid::from_u128(7);
+        serde_json::from_value(json!({"uid": uid, "name": "shop/lan", "kind": kind})).unwrap()
     }
 
-    fn shown(all: Vec<Seen>) -> Vec<String> {
-        let addresses = in_order(&[interface("lan", LAN), interface("wan", WAN)], all);
+    fn leased(mac: &str, ip: &str) -> Seen {
+        Seen { mac: mac.to_owned(), ip: ip.parse().unwrap(), by: Told::Lease }
+    }
+
+    fn heard(mac: &str, ip: &str, device: &str) -> Seen {
+        Seen { by: Told::Heard(device.to_owned()), ..leased(mac, ip) }
+    }
+
+    /// Of a guest with one interface on a NAT network and one on the bridge br0.
+    fn shown(seen: &[Seen]) -> Vec<String> {
+        let interfaces = [interface("lan", LAN), interface("wan", WAN)];
+        let networks = [
+            network(&json!({"nat": {"subnet": null}})),
+            network(&json!({"bridge": {"name": "br0", "vlan": null}})),
+        ];
+        let plug = |(interface, network)| Plug { interface, network };
+        let plugs: Vec<Plug> = interfaces.iter().zip(&networks).map(plug).collect();
+        let addresses = in_order(&plugs, seen);
         addresses.iter().map(|one| format!("{} {} {:?}", one.interface, one.ip, one.source)).collect()
     }
 
     #[test]
-    fn the_first_interface_comes_first_with_its_lease_before_what_was_heard() {
-        let all = vec![
-            seen(WAN, "192.0.2.7", Lease),
-            seen(LAN, "10.0.0.1", Arp),
-            seen(LAN, "10.0.0.9", Lease),
-            seen(LAN, "fd00::9", Lease),
-        ];
-        let order = ["lan 10.0.0.9 Lease", "lan fd00::9 Lease", "lan 10.0.0.1 Arp", "wan 192.0.2.7 Lease"];
-        assert_eq!(shown(all), order);
+    fn the_first_interface_comes_first_and_ipv4_before_ipv6() {
+        let all = [heard(WAN, "fd00::7", "br0"), heard(WAN, "192.0.2.7", "br0"), leased(LAN, "10.0.0.9")];
+        assert_eq!(shown(&all), ["lan 10.0.0.9 Lease", "wan 192.0.2.7 Arp", "wan fd00::7 Arp"]);
     }
 
     #[test]
-    fn a_lease_that_was_heard_of_is_shown_once_and_others_guests_not_at_all() {
+    fn addresses_come_from_the_interfaces_own_bridge() {
+        let elsewhere = [
+            heard(WAN, "192.0.2.8", "br1"),
+            heard(WAN, "192.0.2.9", "eth0"),
+            heard(LAN, "192.0.2.10", "br0"),
+            leased(WAN, "10.0.0.9"),
+        ];
+        assert!(shown(&elsewhere).is_empty());
+    }
+
+    #[test]
+    fn where_the_host_gives_addresses_none_is_believed_that_was_only_heard() {
+        let bridge = network(&json!({"nat": {"subnet": null}})).bridge();
+        let all = [heard(LAN, "10.0.0.1", &bridge), heard(LAN, "10.0.0.9", &bridge), leased(LAN, "10.0.0.9")];
+        assert_eq!(shown(&all), ["lan 10.0.0.9 Lease"]);
+    }
+
+    #[test]
+    fn addresses_of_other_guests_are_not_shown() {
         let stranger = "52:54:00:00:00:03";
-        let all = vec![
-            seen(LAN, "10.0.0.9", Arp),
-            seen(LAN, "10.0.0.9", Lease),
-            seen(stranger, "10.0.0.10", Lease),
-        ];
-        assert_eq!(shown(all), ["lan 10.0.0.9 Lease"]);
+        assert!(shown(&[heard(stranger, "192.0.2.7", "br0"), leased(stranger, "10.0.0.10")]).is_empty());
     }
 
     #[test]
-    fn a_guest_that_uses_a_thousand_addresses_shows_few_its_lease_first_and_keeps_none_from_others() {
-        let many = (0..1000).map(|n| seen(LAN, &format!("10.0.{}.{}", n / 250, n % 250), Arp));
-        let leases = [seen(LAN, "10.9.9.9", Lease), seen(WAN, "192.0.2.7", Lease)];
-        let shown = shown(many.chain(leases).collect());
-        assert_eq!(shown.len(), MOST + 1);
-        assert_eq!((shown[0].as_str(), shown[MOST].as_str()), ("lan 10.9.9.9 Lease", "wan 192.0.2.7 Lease"));
+    fn a_guest_that_uses_a_thousand_addresses_shows_few_and_keeps_none_from_others() {
+        let mut all: Vec<Seen> =
+            (0..1000).map(|n| heard(WAN, &format!("10.0.{}.{}", n / 250, n % 250), "br0")).collect();
+        all.extend([leased(LAN, "10.9.9.9"), heard(WAN, "10.0.0.1", "br0")]);
+        let shown = shown(&all);
+        assert_eq!((shown.len(), shown[0].as_str()), (MOST + 1, "lan 10.9.9.9 Lease"));
     }
 
     #[test]
     fn addresses_that_are_nobodys_are_not_shown() {
         let nobodys =
             ["127.0.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.0", "::1", "ff02::1", "::ffff:127.0.0.1"];
-        assert!(shown(nobodys.map(|ip| seen(LAN, ip, Arp)).into()).is_empty());
+        assert!(shown(&nobodys.map(|ip| heard(WAN, ip, "br0"))).is_empty());
     }
 }

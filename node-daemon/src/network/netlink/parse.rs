@@ -108,7 +108,7 @@ fn hops(attribute: &RouteAttribute) -> Vec<IpAddr> {
     }
 }
 
-pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+pub(super) fn neighbour(message: &NeighbourMessage, links: &[Link]) -> Option<Neighbour> {
     let known = !matches!(message.header.state, NeighbourState::Incomplete | NeighbourState::Failed);
     let (mut mac, mut found) = (None, None);
     for attribute in message.attributes.iter().filter(|_| known) {
@@ -120,7 +120,8 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
         }
     }
     let ip = found.filter(|ip| !is_local(ip))?;
-    Some(Neighbour { mac: mac?, ip })
+    let device = links.iter().find(|link| link.index == message.header.ifindex)?.name.clone();
+    Some(Neighbour { mac: mac?, ip, device })
 }
 
 fn is_local(ip: &IpAddr) -> bool {
