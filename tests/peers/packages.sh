@@ -14,7 +14,7 @@ set -euo pipefail
 readonly needed=(
     # hypervisor
     libvirt-daemon libvirt-daemon-system libvirt-clients
-    qemu-system-x86 qemu-utils ovmf dnsmasq-base iptables iproute2
+    qemu-system-x86 qemu-utils ovmf dnsmasq-base iptables nftables iproute2
     # building the workspace and the peers
     ca-certificates gcc libc6-dev make pkg-config libvirt-dev
     # test guests, and the way into them

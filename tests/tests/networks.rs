@@ -16,6 +16,8 @@ use serde_json::json;
 
 /// An address beyond the host that knows the way back to the host alone, not to its guests.
 const OUTSIDE: &str = "198.51.100.2";
+/// Addresses of the host that are none of its guests' business.
+const HOSTS_OWN: [&str; 2] = ["198.51.100.1", "169.254.169.254"];
 
 /// A tiny guest on host `a`, connected to this network.
 fn on(network: &str, name: &str) -> Blueprint {
@@ -56,7 +58,7 @@ async fn wait_reason(machine: &Machine<'_>, reason: &str) -> Result<String> {
 }
 
 /// ```text
-/// host: up0 198.51.100.1 ── beyond: up1 198.51.100.2
+/// host: 169.254.169.254, up0 198.51.100.1 ── beyond: up1 198.51.100.2
 /// ```
 fn build_outside(host: &Host) -> Result<()> {
     if host.run(&["ip", "netns", "list"])?.contains("beyond") {
@@ -67,6 +69,7 @@ fn build_outside(host: &Host) -> Result<()> {
         "ip link add up0 type veth peer name up1 netns beyond",
         "ip address add 198.51.100.1/24 dev up0",
         "ip link set up0 up",
+        "ip address add 169.254.169.254/32 dev lo",
         "ip -n beyond address add 198.51.100.2/24 dev up1",
         "ip -n beyond link set up1 up",
     ] {
@@ -114,12 +117,16 @@ async fn a_guest_on_a_nat_network_gets_an_address_and_reaches_the_world_beyond()
         build_outside(story.site.member("a").await?.host())?;
         story.offer_image("tiny").await?;
         offer(story, "lan", "{nat: {subnet: 10.77.5.0/24}}").await?;
-        let machine = story.machine(&on("lan", "m").that(&format!("reach={OUTSIDE}"))).await?;
+        let machine =
+            story.machine(&on("lan", "m").that(&format!("reach={OUTSIDE} reach=10.77.5.1"))).await?;
         machine.wait_condition("AddressKnown", "True", SOON).await?;
         let (ip, source) = address(&machine).await?;
         assert!(ip.starts_with("10.77.5.") && source == AddressSource::Lease, "{ip} {source:?}");
         machine.wait_serial(&format!("address eth0 {ip}/24"), 1, SOON).await?;
-        machine.wait_serial(&format!("reached {OUTSIDE}"), 1, SOON).await
+        for reached in [OUTSIDE, "10.77.5.1"] {
+            machine.wait_serial(&format!("reached {reached}"), 1, SOON).await?;
+        }
+        Ok(())
     })
     .await
 }
@@ -130,18 +137,25 @@ async fn guests_on_an_isolated_network_reach_each_other_and_nothing_beyond() -> 
         build_outside(story.site.member("a").await?.host())?;
         story.offer_image("tiny").await?;
         offer(story, "lan", "{isolated: {}}").await?;
-        let first = story.machine(&on("lan", "first").that(&format!("reach={OUTSIDE}"))).await?;
+        let [host, metadata] = HOSTS_OWN;
+        let outward = format!("reach={OUTSIDE} reach={host} reach={metadata}");
+        let first = story.machine(&on("lan", "first").that(&outward)).await?;
         let (ip, _) = address(&first).await?;
         let second = story.machine(&on("lan", "second").that(&format!("reach={ip}"))).await?;
         second.wait_serial(&format!("reached {ip}"), 1, SOON).await?;
-        first.wait_serial(&format!("never reached {OUTSIDE}"), 1, SOON).await
+        for never in [OUTSIDE, host, metadata] {
+            first.wait_serial(&format!("never reached {never}"), 1, SOON).await?;
+        }
+        Ok(())
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guests_of_one_network_do_not_reach_those_of_another() -> Result<()> {
+async fn guests_of_one_network_reach_neither_those_of_another_nor_other_addresses_of_their_host() -> Result<()>
+{
     story::tell("apart", async |story| {
+        build_outside(story.site.member("a").await?.host())?;
         story.offer_image("tiny").await?;
         offer(story, "nat", "{nat: {}}").await?;
         offer(story, "other", "{nat: {}}").await?;
@@ -149,9 +163,10 @@ async fn guests_of_one_network_do_not_reach_those_of_another() -> Result<()> {
         let (one, two) =
             (story.machine(&on("nat", "one")).await?, story.machine(&on("isolated", "two")).await?);
         let (one, two) = (address(&one).await?.0, address(&two).await?.0);
-        let intruder =
-            story.machine(&on("other", "intruder").that(&format!("reach={one} reach={two}"))).await?;
-        for ip in [one, two] {
+        let targets = [&one, &two, HOSTS_OWN[0], HOSTS_OWN[1]];
+        let verbs = targets.map(|ip| format!("reach={ip}")).join(" ");
+        let intruder = story.machine(&on("other", "intruder").that(&verbs)).await?;
+        for ip in targets {
             intruder.wait_serial(&format!("never reached {ip}"), 1, SOON).await?;
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::Ipv4Net;
 
+use super::filter;
 use super::netlink;
 use crate::host_addresses::Role;
 use crate::libvirt;
@@ -50,6 +51,16 @@ pub(crate) enum Error {
         "network {network}: the kernel of this node has no VLAN devices; load the module 8021q on the node"
     )]
     VlanUnsupported { network: String },
+    /// What keeps guests in their bounds is not there, so none starts.
+    #[error(
+        "the rules that keep guests in their bounds cannot be loaded: install the package nftables on the node"
+    )]
+    FilterMissing { source: filter::LoadError },
+    /// It is there and did not do its part.
+    #[error(
+        "the rules that keep guests in their bounds could not be loaded; see that the node's kernel has nf_tables with its bridge and inet families"
+    )]
+    FilterFailed { source: filter::LoadError },
     /// libvirt failed.
     #[error("network {network}: libvirt did not do its part; the node tries again by itself")]
     Libvirt { network: String, source: libvirt::Error },
@@ -69,7 +80,9 @@ impl Error {
             | Self::PoolFull { .. }
             | Self::BridgeMissing { .. }
             | Self::Foreign { .. }
-            | Self::VlanUnsupported { .. } => Retry::Later,
+            | Self::VlanUnsupported { .. }
+            | Self::FilterMissing { .. }
+            | Self::FilterFailed { .. } => Retry::Later,
             Self::Libvirt { source, .. } => match source.retry() {
                 Retry::Soon => Retry::Soon,
                 // Even what libvirt refuses for good is no fault of the virtual machine's spec.
@@ -90,7 +103,20 @@ impl Error {
             Self::BridgeMissing { .. } => "BridgeMissing",
             Self::Foreign { .. } => "NetworkForeign",
             Self::VlanUnsupported { .. } => "VlanUnsupported",
+            Self::FilterMissing { .. } => "FilterMissing",
+            Self::FilterFailed { .. } => "FilterFailed",
             Self::Libvirt { .. } | Self::Kernel { .. } => "NetworkFailed",
+        }
+    }
+}
+
+impl From<filter::LoadError> for Error {
+    fn from(source: filter::LoadError) -> Self {
+        match source {
+            filter::LoadError::Missing => Self::FilterMissing { source },
+            filter::LoadError::Run { .. }
+            | filter::LoadError::TooSlow
+            | filter::LoadError::Refused { .. } => Self::FilterFailed { source },
         }
     }
 }

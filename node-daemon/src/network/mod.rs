@@ -7,6 +7,7 @@
 //! [`Networks::collect`] now and then.
 
 mod error;
+mod filter;
 mod names;
 mod netlink;
 mod observe;
@@ -40,9 +41,11 @@ use crate::libvirt::network_xml::{self, NetworkKind, NetworkSpec};
 use crate::libvirt::{Libvirt, Network};
 
 pub(crate) use error::Error;
+pub(crate) use filter::{Port, Turn};
 pub(crate) use record::{Kind, NetworkRecord};
 pub(crate) use values::{Device, Subnet};
 
+use filter::Filter;
 use names::Tagged;
 use netlink::{Link, LinkKind, Neighbour, Netlink};
 use observe::{claims, has_guests, is_ours, needed, present};
@@ -62,6 +65,7 @@ pub(crate) struct Networks {
     pool: Ipv4Net,
     offer: Arc<NetworkOffer>,
     host: HostAddresses,
+    filter: Filter,
     /// What was ensured for which virtual machine and is in use or was so lately. One change at a time, or two networks
     /// could be given the same subnet.
     ensured: Arc<Mutex<HashMap<(Machine, Uuid), Ensured>>>,
@@ -78,7 +82,14 @@ struct Ensured {
 impl Networks {
     /// `pool` is /24 or wider.
     pub(crate) fn new(libvirt: Libvirt, pool: Ipv4Net, offer: NetworkOffer, host: HostAddresses) -> Self {
-        Self { libvirt, pool, offer: Arc::new(offer), host, ensured: Arc::default() }
+        Self {
+            libvirt,
+            pool,
+            offer: Arc::new(offer),
+            host,
+            filter: Filter::default(),
+            ensured: Arc::default(),
+        }
     }
 
     /// What guests may be connected to.
@@ -131,6 +142,28 @@ impl Networks {
     /// A virtual machine is gone, so nothing waits for it any more: the next [`Networks::collect`] may free its subnets.
     pub(crate) async fn release(&self, machine: Machine) {
         self.ensured.lock().await.retain(|(held_by, _), _| *held_by != machine);
+    }
+
+    /// Waits for the turn to look at all guests and [`filter`](Self::filter) what they send; none is needed when somebody
+    /// else did both since this was called.
+    pub(crate) async fn turn(&self) -> Option<Turn> {
+        self.filter.turn().await
+    }
+
+    /// Keeps these guests, and no others, able to speak within their bounds. To be done before a guest starts, and again
+    /// at times, since the rules are anybody's to remove who has root on the node.
+    pub(crate) async fn filter(&self, turn: Turn, ports: &[Port]) -> Result<(), Error> {
+        turn.load(ports, |network| network.is_trusted(&self.offer)).await?;
+        self.screen().await;
+        Ok(())
+    }
+
+    /// Puts what running guests say to bridges under the filter, too: to be done when a guest has started, since it is a
+    /// setting of a device that is there only then. A failure is tried again by the next one.
+    pub(crate) async fn screen(&self) {
+        if let Err(error) = self.filter.screen().await {
+            tracing::warn!(%error, "ports of guests are not screened yet");
+        }
     }
 
     /// Everybody this node has heard from on its networks: how the address of a guest on a host's bridge is known.

@@ -12,10 +12,14 @@ use futures::{Stream, TryStreamExt};
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, BridgeVlanInfoFlags, In6AddrGenMode, LinkAttribute,
+    AfSpecInet6, AfSpecUnspec, BridgeVlanInfoFlags, In6AddrGenMode, LinkAttribute, LinkMessage,
 };
-use rtnetlink::{Handle, LinkBridge, LinkBridgeVlan, LinkUnspec, LinkVlan, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkBridgeVlan, LinkUnspec, LinkVlan, RouteMessageBuilder,
+};
 
+/// Lets frames to the bridge group address pass a port like any other (`IFLA_BRPORT_GROUP_FWD_MASK`).
+const PASS_BPDUS: u16 = 1;
 /// The kernel answers within a millisecond; this only keeps a broken socket from holding a start for ever.
 const LIMIT: Duration = Duration::from_secs(5);
 /// `EOPNOTSUPP`, asm-generic/errno.h: the answer to a kind of device the kernel does not know.
@@ -167,6 +171,21 @@ impl Netlink {
         let message = LinkUnspec::new_with_index(index);
         let message = message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode])).build();
         bounded("keep IPv6 off a device", self.handle.link().set(message).execute()).await
+    }
+
+    /// The ports of bridges whose BPDUs the bridge takes itself, before any rule of nftables sees them.
+    pub(crate) async fn unscreened(&self) -> Result<Vec<(u32, String)>, Error> {
+        let messages = collect("list ports of bridges", self.handle.link().get().execute()).await?;
+        let takes =
+            |message: &&LinkMessage| parse::passes(message).is_some_and(|mask| mask & PASS_BPDUS == 0);
+        let ports = messages.iter().filter(takes).map(parse::link);
+        Ok(ports.map(|link| (link.index, link.name)).collect())
+    }
+
+    /// Puts a port's BPDUs under the rules of nftables, where its bridge speaks STP itself (`group_fwd_mask 1`).
+    pub(crate) async fn screen(&self, index: u32) -> Result<(), Error> {
+        let message = LinkBridgePort::new(index).group_fwd_mask(PASS_BPDUS).build();
+        bounded("screen a port of a bridge", self.handle.link().set_port(message).execute()).await
     }
 
     /// Writes an alias on a device.

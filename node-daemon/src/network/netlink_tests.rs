@@ -17,8 +17,13 @@ pub(super) fn in_namespace<F: Future<Output = ()>>(story: impl FnOnce(Netlink) -
 }
 
 pub(super) fn ip(words: &str) {
+    drop(ip_says(words));
+}
+
+pub(super) fn ip_says(words: &str) -> String {
     let output = Command::new("ip").args(words.split(' ')).output().expect("peer missing: iproute2");
     assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 pub(super) async fn link(kernel: &Netlink, name: &str) -> Option<Link> {

@@ -73,16 +73,20 @@ fn in_order(plugs: &[Plug], seen: &[Seen]) -> Vec<Address> {
 
 impl Plug<'_> {
     /// The address and its source, where it is this interface's. Elsewhere than on its own bridge anybody can claim to be
-    /// it, and where the host gives addresses only those count.
+    /// it, and where the host gives addresses only those count, and those of the spec.
     fn own(&self, seen: &Seen) -> Option<(AddressSource, IpAddr)> {
         let source = match &seen.by {
             Told::Lease if self.network.is_served() => AddressSource::Lease,
-            Told::Heard(device) if !self.network.is_served() && *device == self.network.bridge() => {
+            Told::Heard(device) if *device == self.network.bridge() && self.may_use(seen.ip) => {
                 AddressSource::Arp
             }
             Told::Lease | Told::Heard(_) => return None,
         };
         (seen.mac == self.interface.mac.to_string() && is_reachable(seen.ip)).then_some((source, seen.ip))
+    }
+
+    fn may_use(&self, ip: IpAddr) -> bool {
+        !self.network.is_served() || self.interface.addresses.contains(&ip)
     }
 }
 
@@ -100,13 +104,14 @@ mod tests {
 
     const LAN: &str = "52:54:00:00:00:01";
     const WAN: &str = "52:54:00:00:00:02";
+    const LISTED: &str = "10.0.0.77";
 
     fn interface(name: &str, mac: &str) -> Interface {
         Interface {
             name: name.to_owned(),
             network: "default".to_owned(),
             mac: mac.parse().unwrap(),
-            addresses: Vec::new(),
+            addresses: vec![LISTED.parse().unwrap()],
         }
     }
 
@@ -154,10 +159,15 @@ mod tests {
     }
 
     #[test]
-    fn where_the_host_gives_addresses_none_is_believed_that_was_only_heard() {
+    fn where_the_host_gives_addresses_none_is_believed_that_was_only_heard_unless_the_spec_lists_it() {
         let bridge = network(&json!({"nat": {"subnet": null}})).bridge();
-        let all = [heard(LAN, "10.0.0.1", &bridge), heard(LAN, "10.0.0.9", &bridge), leased(LAN, "10.0.0.9")];
-        assert_eq!(shown(&all), ["lan 10.0.0.9 Lease"]);
+        let all = [
+            heard(LAN, "10.0.0.1", &bridge),
+            heard(LAN, LISTED, &bridge),
+            heard(LAN, "10.0.0.9", &bridge),
+            leased(LAN, "10.0.0.9"),
+        ];
+        assert_eq!(shown(&all), ["lan 10.0.0.9 Lease", "lan 10.0.0.77 Arp"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::context::Context;
 use super::desired::{self, Desired};
 use super::dir::{DiskKind, VmDir};
+use super::guard;
 use super::inputs::{self, Material};
 use super::mac;
 use super::observe;
@@ -76,14 +77,16 @@ impl<'a> Execution<'a> {
             Step::WriteSeed(record) => self.write_seed(&dir, &record).await,
             Step::EnsureNetwork { interface, network, addresses } => {
                 let source = self.context.networks.ensure(uid, &network, &addresses).await;
-                let failed = |error: crate::network::Error| obstacle(error.reason(), &error, error.retry());
-                self.sources.insert(interface, source.map_err(failed)?);
+                self.sources.insert(interface, source.map_err(|error| network_obstacle(&error))?);
                 Ok(())
             }
             Step::Define(record) => self.define(&dir, &record).await,
+            Step::Guard => guard::guard(self.context).await,
             Step::Start { paused } => {
                 let paused = if paused { StartPaused::Yes } else { StartPaused::No };
-                done(libvirt.start(uid, paused).await)
+                done(libvirt.start(uid, paused).await)?;
+                self.context.networks.screen().await;
+                Ok(())
             }
             Step::Remember(record) => done(libvirt.set_record(uid, &text(&record)?).await),
             Step::RequestShutdown => done(libvirt.shutdown(uid).await),
@@ -240,6 +243,11 @@ pub(crate) fn libvirt_obstacle(error: &libvirt::Error) -> Obstacle {
         libvirt::Error::Failed { .. } => "HypervisorFailed",
     };
     obstacle(reason, error, error.retry())
+}
+
+/// How an error of the networks shows on a virtual machine.
+pub(crate) fn network_obstacle(error: &crate::network::Error) -> Obstacle {
+    obstacle(error.reason(), error, error.retry())
 }
 
 fn obstacle(reason: &'static str, error: &dyn std::error::Error, retry: Retry) -> Obstacle {

@@ -23,6 +23,11 @@ impl Mac {
         let h = hash(uid, interface);
         Self([0x52, 0x54, h[0], h[1], h[2], h[3]])
     }
+
+    /// Its six bytes, as they stand in a frame.
+    pub(crate) fn bytes(self) -> [u8; 6] {
+        self.0
+    }
 }
 
 impl FromStr for Mac {

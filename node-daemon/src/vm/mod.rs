@@ -15,6 +15,7 @@ pub(crate) mod dir;
 mod execute;
 mod fetches;
 mod goal;
+mod guard;
 mod holdings;
 mod inputs;
 mod mac;
@@ -104,6 +105,7 @@ impl Step {
             Self::WriteSeed(_) => "write-seed",
             Self::EnsureNetwork { .. } => "ensure-network",
             Self::Define(_) => "define",
+            Self::Guard => "guard",
             Self::Start { .. } => "start",
             Self::Remember(_) => "remember",
             Self::RequestShutdown => "request-shutdown",

@@ -223,6 +223,7 @@ fn story(step: &Step) -> Option<(&'static str, &'static str)> {
         | Step::WriteSeed(_)
         | Step::EnsureNetwork { .. }
         | Step::Define(_)
+        | Step::Guard
         | Step::Remember(_)
         | Step::Undefine => None,
     }

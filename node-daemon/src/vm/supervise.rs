@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::fetches::Wish;
+use super::guard::guard;
 use super::holdings::{self, Held};
 use super::memory::Memory;
 use super::panics::survive;
@@ -214,6 +215,14 @@ async fn look_around(context: Arc<Context>) -> Result<Found, libvirt::Error> {
         tracing::warn!(error = super::sentence(&error), "unused networks not removed");
         false
     });
+    // After the networks: rules of one that went go with it.
+    if let Err(obstacle) = guard(&context).await {
+        tracing::warn!(
+            reason = obstacle.reason,
+            error = obstacle.message,
+            "the rules for guests were not renewed"
+        );
+    }
     let versions = host.map(|host| HypervisorVersions {
         libvirt: host.libvirt_version,
         hypervisor: host.hypervisor_version,

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -36,6 +37,23 @@ pub(super) fn link(message: &LinkMessage) -> Link {
     }
     link.kind = kind(infos, parent);
     link
+}
+
+/// Which frames to group addresses a port of a bridge passes on; none where it is no such port.
+pub(super) fn passes(message: &LinkMessage) -> Option<u16> {
+    let infos = message.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    let parts = infos.flatten().filter_map(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(parts)) => Some(parts),
+        _ => None,
+    });
+    let mut masks = parts.flatten().filter_map(|part| match part {
+        InfoBridgePort::GroupFwdMask(mask) => Some(*mask),
+        _ => None,
+    });
+    masks.next()
 }
 
 fn kind(infos: &[LinkInfo], parent: u32) -> LinkKind {

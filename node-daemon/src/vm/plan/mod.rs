@@ -111,6 +111,8 @@ pub(crate) enum Step {
     EnsureNetwork { interface: String, network: crate::network::NetworkRecord, addresses: Vec<IpAddr> },
     /// Define the domain this record describes.
     Define(Box<Record>),
+    /// Keep every guest that is defined in its bounds, whatever it sends.
+    Guard,
     /// Start it; with its processors frozen if so wanted, or until the start is remembered.
     Start { paused: bool },
     /// Write the record into the domain's metadata.

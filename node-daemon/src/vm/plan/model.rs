@@ -89,6 +89,8 @@ pub(in crate::vm) struct World {
     pub(in crate::vm) network_kind: serde_json::Value,
     /// Names of networks that work on the host.
     networks: BTreeSet<String>,
+    /// The definition that the host's rules were last made for.
+    guarded: Option<super::super::record::Record>,
     pub(in crate::vm) guest: Guest,
     pub(in crate::vm) starts: u32,
     /// Starts after which the guest did anything.
@@ -124,6 +126,7 @@ impl World {
             offer: Arc::default(),
             network_kind: serde_json::json!({"nat": {"subnet": null}}),
             networks: BTreeSet::new(),
+            guarded: None,
             guest: Guest::Obeys,
             starts: 0,
             runs: 0,
@@ -346,6 +349,7 @@ impl World {
                 };
                 self.domain = Domain::Ours { state, record: record.clone() };
             }
+            Step::Guard => self.guarded = self.domain.record().cloned(),
             Step::Remember(record) => self.ours(|_, old| *old = record.clone()),
             Step::Start { paused } => self.start(*paused),
             Step::RequestShutdown => self.request(),
@@ -379,6 +383,11 @@ impl World {
     fn start(&mut self, paused: bool) {
         assert!(!self.running(), "a guest is started twice");
         assert!(self.proved, "a guest is started where none can run");
+        assert_eq!(
+            self.guarded.as_ref(),
+            self.domain.record(),
+            "a guest is started before it is kept in its bounds"
+        );
         let defined = Desired::applied(UID, self.domain.record().unwrap()).unwrap();
         let disks = defined.disks().iter().all(|disk| self.disks.contains_key(&disk.name));
         let networks = defined.interfaces().iter().all(|one| self.networks.contains(&one.network));

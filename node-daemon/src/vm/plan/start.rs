@@ -137,6 +137,8 @@ impl Parts {
         }
         steps.extend(self.ensures);
         steps.push(Step::Define(Box::new(next)));
+        // After the definition, which says whose ports there will be; before the first frame.
+        steps.push(Step::Guard);
         steps.push(Step::Start { paused });
         Plan::Do(steps)
     }

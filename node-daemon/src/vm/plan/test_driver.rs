@@ -109,6 +109,7 @@ impl Twin {
             | Step::Grow { .. }
             | Step::WriteSeed(_)
             | Step::EnsureNetwork { .. }
+            | Step::Guard
             | Step::RemoveFiles => Ok(()),
         }
         .unwrap_or_else(|error| panic!("{}: {error}", step.name()));
