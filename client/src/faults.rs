@@ -29,6 +29,11 @@ impl Faults {
         self.0.iter().any(|fault| within(&fault.field, field) || within(field, &fault.field))
     }
 
+    /// Whether anything could not be read that lies outside this field.
+    pub fn beyond(&self, field: &str) -> bool {
+        self.0.iter().any(|fault| !within(&fault.field, field))
+    }
+
     /// Notes a field once.
     pub(crate) fn note(&mut self, field: &str, reason: &str) {
         if !self.0.iter().any(|fault| fault.field == field) {
@@ -73,6 +78,7 @@ mod tests {
         assert!(
             faults.touch("spec.disks") && faults.touch("spec.disks[0].size.unit") && faults.touch("spec")
         );
+        assert!(faults.beyond("status") && !faults.beyond("spec.disks"));
         assert!(!faults.touch("spec.disk") && !faults.touch("spec.disks[1]") && !faults.touch("status"));
         faults.note("", "is a number");
         assert!(faults.touch("status.nodeName"));

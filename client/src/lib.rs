@@ -11,6 +11,7 @@
 mod faults;
 mod raw;
 mod read;
+#[cfg(feature = "watch")]
 mod watch;
 
 use kube::core::NamespaceResourceScope;
@@ -18,7 +19,8 @@ use kube::{Api, Client, Resource};
 
 pub use faults::Faults;
 pub use raw::Raw;
-pub use read::Read;
+pub use read::{Read, part};
+#[cfg(feature = "watch")]
 pub use watch::{Event, watch};
 
 /// All objects of a kind, in every namespace.

@@ -7,7 +7,7 @@ use std::fmt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
-use kube::api::ApiResource;
+use kube::api::{ApiResource, DynamicObject, TypeMeta};
 use kube::core::DynamicResourceScope;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -37,6 +37,25 @@ impl Raw {
     /// All that was sent.
     pub fn value(&self) -> &Value {
         &self.value
+    }
+}
+
+impl<T: Serialize> From<&T> for Raw {
+    /// An object of ours. None of our kinds fails (no map has keys other than strings); an empty one would be refused.
+    fn from(object: &T) -> Self {
+        Self::new(serde_json::to_value(object).unwrap_or_default())
+    }
+}
+
+impl From<Raw> for DynamicObject {
+    fn from(Raw { metadata, value: mut data }: Raw) -> Self {
+        let text = |key: &str| Some(data[key].as_str()?.to_owned());
+        let types = text("apiVersion").zip(text("kind"));
+        let types = types.map(|(api_version, kind)| TypeMeta { api_version, kind });
+        if let Some(map) = data.as_object_mut() {
+            map.retain(|key, _| !["apiVersion", "kind", "metadata"].contains(&key.as_str()));
+        }
+        Self { types, metadata, data }
     }
 }
 
@@ -101,6 +120,7 @@ fn metadata(value: &Value) -> ObjectMeta {
         finalizers: finalizers.map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
         labels: texts("labels"),
         annotations: texts("annotations"),
+        owner_references: serde_json::from_value(value["ownerReferences"].clone()).ok(),
         ..ObjectMeta::default()
     }
 }

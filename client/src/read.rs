@@ -28,27 +28,36 @@ pub struct Read<K> {
 }
 
 impl<K: Resource + Default + DeserializeOwned> From<Raw> for Read<K> {
-    fn from(Raw { metadata, mut value }: Raw) -> Self {
-        let mut faults = Faults::default();
-        // The usual case, without a record of where the decoder stands.
-        if let Ok(object) = K::deserialize(&value) {
+    fn from(Raw { metadata, value }: Raw) -> Self {
+        let (object, mut faults) = part(value);
+        if let Some(object) = object {
             return Self { object, faults };
-        }
-        let mut tried = HashMap::new();
-        for attempt in 0..MOST {
-            let error = match serde_path_to_error::deserialize(&value) {
-                Ok(object) => return Self { object, faults },
-                Err(error) => error,
-            };
-            if !mend(&mut value, &error, attempt >= FINE, &mut tried, &mut faults) {
-                break;
-            }
         }
         faults.note("", "nothing but its metadata can be read");
         let mut object = K::default();
         *object.meta_mut() = metadata;
         Self { object, faults }
     }
+}
+
+/// A part of an object, read like a whole one; none where nothing can be made of it.
+pub fn part<T: DeserializeOwned>(mut value: Value) -> (Option<T>, Faults) {
+    let mut faults = Faults::default();
+    // The usual case, without a record of where the decoder stands.
+    if let Ok(part) = T::deserialize(&value) {
+        return (Some(part), faults);
+    }
+    let mut tried = HashMap::new();
+    for attempt in 0..MOST {
+        let error = match serde_path_to_error::deserialize(&value) {
+            Ok(part) => return (Some(part), faults),
+            Err(error) => error,
+        };
+        if !mend(&mut value, &error, attempt >= FINE, &mut tried, &mut faults) {
+            break;
+        }
+    }
+    (None, faults)
 }
 
 /// One step from an object to a part of it.

@@ -294,8 +294,9 @@ impl Model {
                 (false, true) => Life::Unproven,
                 (false, false) => Life::Alive,
             };
-            let unread = unread.of(Kind::HypervisorNode, &*object).is_some();
-            (name, Node { object, life, unread })
+            let hidden = unread.of(Kind::HypervisorNode, &*object).is_some();
+            let unread = unread.any(Kind::HypervisorNode, &*object);
+            (name, Node { object, life, unread, hidden })
         };
         let nodes = nodes.into_iter().map(node).collect();
         let leases = self.by_name::<Lease>(Kind::Lease, unread).into_iter();

@@ -168,7 +168,7 @@ pub(crate) fn closed(name: &str, node: &Node) -> Option<String> {
     if node.removing() {
         return Some("is being removed".to_owned());
     }
-    if node.unread {
+    if node.hidden {
         return Some("cannot be read whole (its events say what of it)".to_owned());
     }
     if node.object.spec.unschedulable {

@@ -125,8 +125,9 @@ impl Caches {
         let nodes = self.nodes.all(now, &mut unread);
         let node = |object: Arc<HypervisorNode>| {
             let life = beats.life(&node_lease(&object.name_any()));
-            let unread = unread.of(Kind::HypervisorNode, &*object).is_some();
-            (object.name_any(), Node { object, life, unread })
+            let hidden = unread.of(Kind::HypervisorNode, &*object).is_some();
+            let unread = unread.any(Kind::HypervisorNode, &*object);
+            (object.name_any(), Node { object, life, unread, hidden })
         };
         let nodes = nodes.into_iter().map(node).collect();
         let requests = self.requests.all(now, &mut unread);
@@ -161,7 +162,7 @@ impl Caches {
         let mut unread = Unread::default();
         let leases = self.leases.all(now, &mut unread);
         for lease in &leases {
-            beats.note(lease, unread.of(Kind::Lease, &**lease).is_some(), now);
+            beats.note(lease, unread.any(Kind::Lease, &**lease), now);
         }
         beats.keep(|name| leases.iter().any(|lease| lease.name_any() == name));
         let api = namespaced::<Lease>(client.clone(), SYSTEM_NAMESPACE);

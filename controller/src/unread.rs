@@ -14,8 +14,10 @@ use crate::write::{Kind, Target, Tell, Verb, Weight, Write};
 
 /// One such object.
 #[derive(Clone, Debug)]
-pub(crate) struct Partly {
-    pub(crate) faults: Arc<Faults>,
+struct Partly {
+    faults: Arc<Faults>,
+    /// Whether something is unknown that decisions rest on.
+    hidden: bool,
     regarding: ObjectReference,
     version: String,
 }
@@ -32,18 +34,29 @@ impl Unread {
     {
         let partly = Partly {
             faults: Arc::clone(faults),
+            hidden: hides(kind, faults),
             regarding: object.object_ref(&()),
             version: object.resource_version().unwrap_or_default(),
         };
         self.0.insert(Target::of(kind, object), partly);
     }
 
-    /// What could not be read of this object; `None` when it was read whole.
+    /// What could not be read of this object; `None` when all was read that decisions rest on.
     pub(crate) fn of<K: Resource>(&self, kind: Kind, object: &K) -> Option<&Faults> {
+        let partly = self.get(kind, object)?;
+        partly.hidden.then_some(&*partly.faults)
+    }
+
+    /// Whether anything of this object could not be read.
+    pub(crate) fn any(&self, kind: Kind, object: &impl Resource) -> bool {
+        self.get(kind, object).is_some()
+    }
+
+    fn get(&self, kind: Kind, object: &impl Resource) -> Option<&Partly> {
         if self.0.is_empty() {
             return None;
         }
-        self.0.get(&Target::of(kind, object)).map(|partly| &*partly.faults)
+        self.0.get(&Target::of(kind, object))
     }
 
     /// How many there are of each kind.
@@ -62,8 +75,15 @@ impl Unread {
     pub(crate) fn allow(&self, write: &Write) -> bool {
         let metadata_only =
             matches!(write.verb, Verb::Merge(_) | Verb::Delete { .. } | Verb::ReplaceStatus(_));
-        metadata_only || self.0.is_empty() || !self.0.contains_key(&write.target)
+        metadata_only || !self.0.get(&write.target).is_some_and(|partly| partly.hidden)
     }
+}
+
+/// Conditions say what somebody saw and are said anew; whoever wrote nonsense into one hides nothing else. Only a request
+/// is decided by its conditions, those of people.
+fn hides(kind: Kind, faults: &Faults) -> bool {
+    let said_anew = !matches!(kind, Kind::NodeEnrolment | Kind::SigningRequest);
+    !said_anew || faults.beyond("status.conditions")
 }
 
 /// Which versions were told of already.

@@ -104,6 +104,8 @@ pub(crate) struct Node {
     pub(crate) life: Life,
     /// Whether some of the object could not be read.
     pub(crate) unread: bool,
+    /// Whether that is something placement rests on.
+    pub(crate) hidden: bool,
 }
 
 impl Node {
