@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use holdfast_api::node_enrolment::{EnrolmentMode, NodeEnrolmentSpec};
 use holdfast_api::{NodeEnrolment, condition};
+use holdfast_client::{Raw, Read};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::{sleep, timeout};
@@ -42,7 +43,7 @@ pub(super) async fn certificate(
     node: &NodeName,
     identity: &Identity,
 ) -> Result<String, Error> {
-    let api = Api::<NodeEnrolment>::all(client);
+    let api = holdfast_client::all::<NodeEnrolment>(client);
     let name = match identity.pending_enrolment() {
         Some(name) if exists(&api, &name).await? => name,
         _ => ask(&api, node, identity).await?,
@@ -50,11 +51,11 @@ pub(super) async fn certificate(
     wait(&api, &name).await
 }
 
-async fn exists(api: &Api<NodeEnrolment>, name: &str) -> Result<bool, Error> {
+async fn exists(api: &Api<Raw>, name: &str) -> Result<bool, Error> {
     Ok(bounded(api.get_opt(name)).await?.is_some())
 }
 
-async fn ask(api: &Api<NodeEnrolment>, node: &NodeName, identity: &Identity) -> Result<String, Error> {
+async fn ask(api: &Api<Raw>, node: &NodeName, identity: &Identity) -> Result<String, Error> {
     let failed = |source| Error::Identity { source };
     let name = format!("{node}-{}", jitter::suffix());
     let csr = identity.signing_request(node).map_err(failed)?;
@@ -66,16 +67,17 @@ async fn ask(api: &Api<NodeEnrolment>, node: &NodeName, identity: &Identity) -> 
     };
     // The name first: a request nobody remembers would stay open for ever.
     identity.remember_enrolment(&name).map_err(failed)?;
-    bounded(api.create(&PostParams::default(), &NodeEnrolment::new(&name, spec))).await?;
+    let request = Raw::from(&NodeEnrolment::new(&name, spec));
+    bounded(api.create(&PostParams::default(), &request)).await?;
     info!(enrolment = name, "asked to be let in");
     Ok(name)
 }
 
-async fn wait(api: &Api<NodeEnrolment>, name: &str) -> Result<String, Error> {
+async fn wait(api: &Api<Raw>, name: &str) -> Result<String, Error> {
     let (mut pause, mut said) = (FIRST_LOOK, None);
     loop {
         let found = bounded(api.get_opt(name)).await?;
-        let answer = found.map(|enrolment| answer(&enrolment));
+        let answer = found.map(|enrolment| answer(&Read::from(enrolment).object));
         let answer = answer.ok_or_else(|| Error::Vanished { name: name.to_owned() })?;
         if said.as_ref() != Some(&answer) {
             say(name, &answer);

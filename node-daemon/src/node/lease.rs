@@ -7,8 +7,8 @@ use holdfast_api::names;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -60,7 +60,7 @@ fn replace(contact: &mut Contact, attempt: Attempt) -> bool {
 
 async fn attempt(client: Client, node: &NodeName) -> Attempt {
     let lease = names::node_lease(node.as_str());
-    let api = Api::<Lease>::namespaced(client, names::SYSTEM_NAMESPACE);
+    let api = holdfast_client::namespaced::<Lease>(client, names::SYSTEM_NAMESPACE);
     let patch = Patch::Merge(json!({ "spec": {
         "holderIdentity": node.as_str(),
         "leaseDurationSeconds": DURATION_SECONDS,

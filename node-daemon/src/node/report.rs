@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use holdfast_api::node::{AcceleratorStatus, HypervisorNodeStatus, Versions};
 use holdfast_api::{HypervisorNode, bounds, names};
+use holdfast_client::Raw;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -98,7 +99,7 @@ impl Reporter {
     }
 }
 
-async fn apply(client: Client, node: &NodeName, wanted: &HypervisorNodeStatus) -> Option<HypervisorNode> {
+async fn apply(client: Client, node: &NodeName, wanted: &HypervisorNodeStatus) -> Option<Raw> {
     let body = json!({
         "apiVersion": HypervisorNode::api_version(&()),
         "kind": HypervisorNode::kind(&()),
@@ -106,7 +107,7 @@ async fn apply(client: Client, node: &NodeName, wanted: &HypervisorNodeStatus) -
         "status": wanted,
     });
     let parameters = PatchParams::apply(names::NODE_DAEMON).force();
-    let api = Api::<HypervisorNode>::all(client);
+    let api = holdfast_client::all::<HypervisorNode>(client);
     match timeout(TIMEOUT, api.patch_status(node.as_str(), &parameters, &Patch::Apply(body))).await {
         Ok(Ok(answer)) => return Some(answer),
         Ok(Err(error)) => debug!(%error, "the node's status was not written; it is tried again"),

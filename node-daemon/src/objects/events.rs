@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::{VirtualMachine, names};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
@@ -31,8 +32,8 @@ pub(crate) enum Severity {
 
 /// An event about to be published.
 pub(super) struct Note {
-    vm: Arc<VirtualMachine>,
-    event: Event,
+    pub(super) regarding: ObjectReference,
+    pub(super) event: Event,
 }
 
 impl Objects {
@@ -49,7 +50,7 @@ impl Objects {
             action: reason.to_owned(),
             secondary: None,
         };
-        if self.0.notes.try_send(Note { vm: vm.clone(), event }).is_err() {
+        if self.0.notes.try_send(Note { regarding: vm.object_ref(&()), event }).is_err() {
             debug!(reason, "event dropped: too many wait for the API");
         }
     }
@@ -91,8 +92,7 @@ fn recorder(client: Client, objects: &Objects) -> Recorder {
 
 /// Gives the note back when the API did not answer; what it refuses is dropped.
 async fn send(recorder: &Recorder, note: Note) -> Option<Note> {
-    let reference = note.vm.object_ref(&());
-    match tokio::time::timeout(TIMEOUT, recorder.publish(&note.event, &reference)).await {
+    match tokio::time::timeout(TIMEOUT, recorder.publish(&note.event, &note.regarding)).await {
         Ok(Ok(())) => None,
         Ok(Err(kube::Error::Api(status))) if status.code < 500 && status.code != 429 => {
             debug!(error = %status.message, reason = note.event.reason, "event refused");
@@ -102,6 +102,6 @@ async fn send(recorder: &Recorder, note: Note) -> Option<Note> {
     }
 }
 
-fn shortened(note: &str) -> String {
+pub(super) fn shortened(note: &str) -> String {
     note.char_indices().take_while(|(at, c)| at + c.len_utf8() <= LONGEST_NOTE).map(|(_, c)| c).collect()
 }

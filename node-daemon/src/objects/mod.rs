@@ -15,6 +15,7 @@ mod secret;
 mod serve;
 mod shelf;
 mod status;
+mod unread;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ use crate::contact::Contact;
 use changes::Changes;
 use events::Note;
 use shelf::Shelf;
+use unread::Unread;
 
 /// The client of the node's own identity; `None` until it is enrolled. It changes with each certificate.
 pub(crate) type Session = watch::Receiver<Option<Client>>;
@@ -62,6 +64,7 @@ struct Inner {
     changes: Changes,
     written: status::Written,
     notes: mpsc::Sender<Note>,
+    unread: Unread,
 }
 
 impl Objects {
@@ -83,6 +86,7 @@ impl Objects {
             ssh_keys: Shelf::default(),
             changes: Changes::default(),
             written: status::Written::default(),
+            unread: Unread::new(notes.clone()),
             notes,
         }));
         let served = objects.clone();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use holdfast_client::Read;
 use k8s_openapi::api::core::v1::Secret as SecretObject;
-use kube::Api;
 
 use super::{Lookup, Objects};
 use crate::retry::Retry;
@@ -49,9 +49,9 @@ impl Objects {
         let secret = format!("{namespace}/{name}");
         let client = self.0.session.borrow().clone();
         let client = client.ok_or_else(|| Error::Away { secret: secret.clone(), source: None })?;
-        let api = Api::<SecretObject>::namespaced(client, namespace);
+        let api = holdfast_client::namespaced::<SecretObject>(client, namespace);
         match tokio::time::timeout(TIMEOUT, api.get_opt(name)).await {
-            Ok(Ok(Some(found))) => Ok(Lookup::Found(kept(found))),
+            Ok(Ok(Some(found))) => Ok(kept(found.into())),
             Ok(Ok(None)) => Ok(Lookup::Missing),
             Ok(Err(source)) => Err(failure(secret, source)),
             Err(_) => Err(Error::Away { secret, source: None }),
@@ -59,13 +59,17 @@ impl Objects {
     }
 }
 
-fn kept(secret: SecretObject) -> KeptSecret {
+/// One that could not be read is unknown; nothing of it is named, since the reason could repeat its bytes.
+fn kept(Read { object: secret, faults }: Read<SecretObject>) -> Lookup<KeptSecret> {
+    if !faults.is_empty() {
+        return Lookup::Unknown;
+    }
     let data = secret.data.unwrap_or_default();
-    KeptSecret {
+    Lookup::Found(KeptSecret {
         uid: secret.metadata.uid.unwrap_or_default(),
         resource_version: secret.metadata.resource_version.unwrap_or_default(),
         data: data.into_iter().map(|(key, bytes)| (key, Secret::new(bytes.0))).collect(),
-    }
+    })
 }
 
 fn failure(secret: String, source: kube::Error) -> Error {

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use holdfast_api::{HypervisorNode, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork};
-use kube::core::DeserializeGuard;
-use kube::runtime::watcher::{self, Event};
+use holdfast_client::{Event, Raw, Read, watch};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use super::follow::{RESYNC, config, events, follow, readable};
+use super::follow::{RESYNC, config, follow};
+use super::unread::Unread;
 use super::{Changes, Objects, Shelf};
 use crate::contact::Contact;
 use crate::jitter;
@@ -48,7 +49,7 @@ pub(super) async fn ring_on_return(objects: &Objects) {
 
 /// Follows the node's own object. When it vanishes, the last one seen stays in force: absence is not a command.
 async fn own(objects: &Objects, client: Client) {
-    let api = Api::<DeserializeGuard<HypervisorNode>>::all(client);
+    let api = holdfast_client::all::<HypervisorNode>(client);
     loop {
         // The time-out is the resync: the stream itself never ends.
         if timeout(jitter::spread(RESYNC), own_once(objects, api.clone())).await.is_ok() {
@@ -57,13 +58,13 @@ async fn own(objects: &Objects, client: Client) {
     }
 }
 
-async fn own_once(objects: &Objects, api: Api<DeserializeGuard<HypervisorNode>>) {
+async fn own_once(objects: &Objects, api: Api<Raw>) {
     let asked = config().fields(&format!("metadata.name={}", objects.0.node));
-    let mut events = std::pin::pin!(events(api, asked));
+    let mut events = std::pin::pin!(watch(api, asked));
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(node) | Event::InitApply(node)) => {
-                if let Some(node) = readable(node) {
+                if let Some(node) = objects.own_node(node) {
                     objects.0.own.send_replace(Some(Arc::new(node)));
                 }
             }
@@ -116,6 +117,15 @@ fn adjust(
 }
 
 impl Objects {
+    /// The node's own object as far as it can be acted on: which namespaces it serves and who it is must be known. Of what a
+    /// person or the controller asks beyond that, what could not be read is not asked.
+    fn own_node(&self, read: Read<HypervisorNode>) -> Option<HypervisorNode> {
+        let Read { object, faults } = read;
+        self.0.unread.name(&object, &faults);
+        let known = !faults.touch("metadata") && !faults.touch("status.namespaces");
+        known.then_some(object)
+    }
+
     /// The node serves a namespace no longer: its objects are unknown from now on.
     fn forget(&self, namespace: &str) {
         info!(namespace, "no longer serving a namespace");
@@ -123,6 +133,7 @@ impl Objects {
         self.0.images.drop_namespace(namespace);
         self.0.networks.drop_namespace(namespace);
         self.0.ssh_keys.drop_namespace(namespace);
+        self.0.unread.keep(None, namespace, |_| false);
         self.0.changes.all();
     }
 }
@@ -130,24 +141,28 @@ impl Objects {
 async fn serve(objects: Objects, client: Client, namespace: String) {
     let inner = &objects.0;
     let bound_here = config().fields(&format!("status.nodeName={}", inner.node));
-    let vms = Api::<DeserializeGuard<VirtualMachine>>::namespaced(client.clone(), &namespace);
+    let vms = holdfast_client::namespaced::<VirtualMachine>(client.clone(), &namespace);
     tokio::join!(
-        follow(vms, bound_here, (&inner.virtual_machines, &namespace), |before, after| {
+        follow(vms, bound_here, (&inner.virtual_machines, &namespace, &inner.unread), |before, after| {
             objects.announce(before, after);
         }),
-        referred::<VirtualMachineImage>(&client, (&inner.images, &namespace), &inner.changes),
-        referred::<VirtualMachineNetwork>(&client, (&inner.networks, &namespace), &inner.changes),
-        referred::<SSHKey>(&client, (&inner.ssh_keys, &namespace), &inner.changes),
+        referred::<VirtualMachineImage>(&client, (&inner.images, &namespace, &inner.unread), &inner.changes),
+        referred::<VirtualMachineNetwork>(
+            &client,
+            (&inner.networks, &namespace, &inner.unread),
+            &inner.changes
+        ),
+        referred::<SSHKey>(&client, (&inner.ssh_keys, &namespace, &inner.unread), &inner.changes),
     );
 }
 
 /// Follows a kind that virtual machines refer to: only a new spec is of interest.
-async fn referred<K>(client: &Client, place: (&Shelf<K>, &str), changes: &Changes)
+async fn referred<K>(client: &Client, place: (&Shelf<K>, &str, &Unread), changes: &Changes)
 where
     K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+    K: Default + serde::de::DeserializeOwned + Send + 'static,
 {
-    let api = Api::<DeserializeGuard<K>>::namespaced(client.clone(), place.1);
+    let api = holdfast_client::namespaced::<K>(client.clone(), place.1);
     follow(api, config(), place, |before, after| {
         if version(before) != version(after) {
             changes.all();

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use holdfast_api::virtual_machine::VirtualMachineStatus;
 use holdfast_api::{VirtualMachine, condition, names};
+use holdfast_client::Read;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use super::Objects;
-use super::follow::strip;
+use super::unread::is_usable;
 use crate::retry::Retry;
 
 /// Bound of one write.
@@ -93,12 +94,12 @@ impl Objects {
         let name = full_name(vm);
         let client =
             self.0.session.borrow().clone().ok_or_else(|| Error::NotEnrolled { vm: name.clone() })?;
-        let api = Api::<VirtualMachine>::namespaced(client, &vm.namespace().unwrap_or_default());
+        let api = holdfast_client::namespaced::<VirtualMachine>(client, &vm.namespace().unwrap_or_default());
         let (parameters, patch) = request(vm, &wanted, resource_version);
         let object = vm.name_any();
         let written = api.patch_status(&object, &parameters, &patch);
         match tokio::time::timeout(TIMEOUT, written).await {
-            Ok(Ok(answer)) => self.remember(answer, wanted),
+            Ok(Ok(answer)) => self.remember(answer.into(), wanted),
             Ok(Err(source)) => return Err(failure(name, source)),
             Err(_) => {
                 return Err(Error::Away { vm: name, source: None });
@@ -107,13 +108,14 @@ impl Objects {
         Ok(())
     }
 
-    fn remember(&self, mut answer: VirtualMachine, wanted: VirtualMachineStatus) {
-        strip(&mut answer);
+    fn remember(&self, Read { object: answer, faults }: Read<VirtualMachine>, wanted: VirtualMachineStatus) {
         let uid = answer.metadata.uid.clone().unwrap_or_default();
         let record = Record { status: wanted, resource_version: answer.resource_version() };
         let held: Vec<_> = self.virtual_machines();
         self.0.written.insert(uid, record, &held);
-        self.0.virtual_machines.refresh(Arc::new(answer));
+        if is_usable(&faults) {
+            self.0.virtual_machines.refresh(Arc::new(answer));
+        }
     }
 
     /// Rings for a change of a virtual machine, but not for the echo of our own write.
