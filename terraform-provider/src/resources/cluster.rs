@@ -3,6 +3,7 @@
 //! - **Create never adopts**: the object must not be there, and the server refuses the apply if it is (`call.rs`).
 //! - **Update and delete carry the UID**: what took an object's place is neither overwritten nor deleted.
 //! - **A plan reads each kind and namespace once** (`reading.rs`).
+//! - **Each object is read alone**, from raw JSON: what somebody wrote into one makes no list or answer unreadable.
 //! - **Waiting watches**: it ends at the deadline, at the user's interrupt, or when the object says so.
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
+use holdfast_client::{Raw, Read};
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams};
 use kube::{Client, Config, ResourceExt};
@@ -192,7 +194,7 @@ impl Cluster {
         }
     }
 
-    async fn api(&self, target: &Target) -> Result<Api<DynamicObject>, Error> {
+    async fn api(&self, target: &Target) -> Result<Api<Raw>, Error> {
         let client = self.client().await?.clone();
         Ok(if target.namespace.is_empty() {
             Api::all_with(client, &target.kind)
@@ -204,7 +206,7 @@ impl Cluster {
     /// The object as it is now.
     pub(crate) async fn get(&self, target: &Target) -> Result<Option<DynamicObject>, Error> {
         match self.heard(self.api(target).await?.get(&target.name).await) {
-            Ok(object) => Ok(Some(object)),
+            Ok(object) => Ok(Some(object.into())),
             // Without the kind the server says 404 too, but names no object.
             Err(Error::Api(kube::Error::Api(status)))
                 if status.is_not_found() && names_an_object(&status) =>
@@ -274,7 +276,9 @@ impl Cluster {
                 }
             };
             let answer = match event {
-                Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object))) => look(Some(&object)),
+                Ok(Some(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
+                    look(Some(&object.into()))
+                }
                 Ok(Some(WatchEvent::Deleted(_))) => look(None),
                 Ok(Some(WatchEvent::Bookmark(_))) => None,
                 Ok(Some(WatchEvent::Error(_)) | None) | Err(_) => return Ok(None),
@@ -289,9 +293,10 @@ impl Cluster {
     pub(crate) async fn events(&self, object: &DynamicObject) -> Vec<String> {
         let (Ok(client), Some(uid)) = (self.client().await, object.uid()) else { return Vec::new() };
         let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
-        let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
+        let api = holdfast_client::namespaced::<Event>(client.clone(), &namespace);
         let params = ListParams::default().fields(&format!("involvedObject.uid={uid}")).limit(EVENTS_READ);
-        let Ok(mut events) = api.list(&params).await.map(|list| list.items) else { return Vec::new() };
+        let Ok(list) = api.list(&params).await else { return Vec::new() };
+        let mut events: Vec<Event> = list.items.into_iter().map(|raw| Read::from(raw).object).collect();
         events.sort_by_key(|event| event.metadata.creation_timestamp.clone().map(|time| time.0));
         let told = |event: &Event| {
             let text = |part: &Option<String>| part.clone().unwrap_or_default();

@@ -3,11 +3,12 @@
 use holdfast_api::VirtualMachineImage;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use kube::api::ApiResource;
+use kube::api::{ApiResource, DynamicObject};
 
 use super::kind::Kind;
 use super::rules::exactly_one;
 use super::timeouts::Times;
+use super::unread::unread;
 use crate::plugin::diagnostic::Diagnostics;
 use crate::plugin::path::Path;
 use crate::plugin::value::Value;
@@ -26,6 +27,10 @@ impl Kind for Image {
 
     fn resource() -> ApiResource {
         ApiResource::erase::<VirtualMachineImage>(&())
+    }
+
+    fn unread(object: &DynamicObject) -> Diagnostics {
+        unread::<VirtualMachineImage>(object)
     }
 
     fn about() -> &'static str {

@@ -43,6 +43,9 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// What the API calls it.
     fn resource() -> ApiResource;
 
+    /// Warns of what in an object the kind does not know.
+    fn unread(object: &DynamicObject) -> Diagnostics;
+
     /// What it is, in Markdown.
     fn about() -> &'static str;
 

@@ -59,7 +59,7 @@ impl<K: Kind> DataSource for Looked<K> {
             Ok(Some(object)) => {
                 let mut state = self.0.state(&object, &Value::Null);
                 retain(&mut state, &config);
-                Outcome::exists(Whole(state))
+                Outcome::exists(Whole(state)).with(K::unread(&object))
             }
             Ok(None) => {
                 let detail = format!("There is no {} {}. Create it first.", target.kind.kind, target.id());

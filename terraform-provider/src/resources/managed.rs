@@ -367,7 +367,7 @@ impl<K: Kind> Resource for Managed<K> {
             Ok(_) => return Outcome::gone(),
             Err(error) => return Outcome::failed(self.attempt("read", &target, K::NAME).failed(&error)),
         };
-        let mut outcome = Outcome::exists(Whole(self.state(&object, &state.0)));
+        let mut outcome = Outcome::exists(Whole(self.state(&object, &state.0))).with(K::unread(&object));
         if let (Value::String(known), Some(uid)) = (state.0.attribute("uid"), object.uid())
             && *known != uid
         {

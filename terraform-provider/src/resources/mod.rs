@@ -28,6 +28,7 @@ mod provider;
 mod rules;
 mod ssh_key;
 mod timeouts;
+mod unread;
 mod verdict;
 mod virtual_machine;
 

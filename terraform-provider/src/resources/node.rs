@@ -9,7 +9,8 @@ use super::cluster::{Patience, Target};
 use super::failure::Attempt;
 use super::field::{self, Field, Fields, Form};
 use super::kind::{Site, Whole, text};
-use crate::plugin::diagnostic::Diagnostic;
+use super::unread::unread;
+use crate::plugin::diagnostic::{Diagnostic, Diagnostics};
 use crate::plugin::path::Path;
 use crate::plugin::provider::{Call, DataSource, Outcome, async_trait};
 use crate::plugin::schema::{Attribute, Owner, Problem, Schema, Shape};
@@ -53,7 +54,9 @@ impl DataSource for Node {
         let target = target(text(config.0.attribute("name")));
         let found = Patience::to_read(call.cancel).with(call.client.cluster.get(&target)).await;
         match found.flatten() {
-            Ok(Some(node)) => Outcome::exists(Whole(value(&self.0, &node))),
+            Ok(Some(node)) => {
+                Outcome::exists(Whole(value(&self.0, &node))).with(unread::<HypervisorNode>(&node))
+            }
             Ok(None) => {
                 let detail = format!("No node is called {}. See kubectl get hnode.", target.name);
                 Outcome::failed(Diagnostic::error(Path::of("name"), "Node not found", detail).into())
@@ -85,8 +88,12 @@ impl DataSource for Nodes {
         match listed.flatten() {
             Ok(mut nodes) => {
                 nodes.sort_by_key(ResourceExt::name_any);
+                let mut told = Diagnostics::new();
+                for node in &nodes {
+                    told.append(unread::<HypervisorNode>(node));
+                }
                 let nodes = nodes.iter().map(|node| value(&self.0, node)).collect();
-                Outcome::exists(Whole(Value::object([("nodes", Value::List(nodes))])))
+                Outcome::exists(Whole(Value::object([("nodes", Value::List(nodes))]))).with(told)
             }
             Err(error) => Outcome::failed(attempt(&target, &self.0).failed(&error)),
         }

@@ -3,11 +3,12 @@
 use holdfast_api::SSHKey;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use kube::api::ApiResource;
+use kube::api::{ApiResource, DynamicObject};
 
 use super::effect::Effect;
 use super::kind::Kind;
 use super::timeouts::{SHORT, Times};
+use super::unread::unread;
 use crate::plugin::diagnostic::Diagnostics;
 use crate::plugin::path::Path;
 use crate::plugin::value::Value;
@@ -25,6 +26,10 @@ impl Kind for SshKey {
 
     fn resource() -> ApiResource {
         ApiResource::erase::<SSHKey>(&())
+    }
+
+    fn unread(object: &DynamicObject) -> Diagnostics {
+        unread::<SSHKey>(object)
     }
 
     fn about() -> &'static str {

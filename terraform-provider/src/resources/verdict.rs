@@ -31,7 +31,7 @@ pub(super) fn verdict(object: &DynamicObject, generation: Option<i64>) -> Verdic
 
 fn conditions(object: &DynamicObject) -> Vec<Condition> {
     let conditions = object.data.get("status").and_then(|status| status.get("conditions"));
-    conditions.and_then(|it| serde_json::from_value(it.clone()).ok()).unwrap_or_default()
+    conditions.and_then(|it| holdfast_client::part(it.clone()).0).unwrap_or_default()
 }
 
 /// Abnormal when True; all others are when they are not.
@@ -79,6 +79,20 @@ fn is_news(said: &[String], message: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_condition_that_cannot_be_read_hides_no_other() {
+        let object: DynamicObject = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web"},
+            "status": {"conditions": [
+                {"type": "Bent", "status": "True", "reason": "", "message": "", "lastTransitionTime": "+99:99"},
+                {"type": "Ready", "status": "True", "reason": "Up", "message": "", "observedGeneration": 3,
+                    "lastTransitionTime": "2024-01-01T00:00:00+99:99"},
+            ]},
+        }))
+        .unwrap();
+        assert!(matches!(verdict(&object, Some(3)), Verdict::Ready));
+    }
 
     #[test]
     fn a_cause_is_told_once() {

@@ -20,6 +20,7 @@ use super::field::{Absent, Field, Fields, Form, named};
 use super::kind::{Decision, Kind, Writing, set, text};
 use super::rules::address_rules;
 use super::timeouts::Times;
+use super::unread::unread;
 use crate::plugin::diagnostic::Diagnostics;
 use crate::plugin::path::Path;
 use crate::plugin::provider::async_trait;
@@ -52,6 +53,10 @@ impl Kind for VirtualMachine {
 
     fn resource() -> ApiResource {
         ApiResource::erase::<api::VirtualMachine>(&())
+    }
+
+    fn unread(object: &DynamicObject) -> Diagnostics {
+        unread::<api::VirtualMachine>(object)
     }
 
     fn about() -> &'static str {

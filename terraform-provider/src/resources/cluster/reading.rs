@@ -136,7 +136,7 @@ impl Cluster {
         let mut all = Vec::new();
         loop {
             let page = self.heard(api.list(&params).await)?;
-            all.extend(page.items);
+            all.extend(page.items.into_iter().map(DynamicObject::from));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
                 None => return Ok(all),

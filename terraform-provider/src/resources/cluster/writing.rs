@@ -145,7 +145,7 @@ impl Cluster {
         loop {
             match self.heard(patience.answer(api.patch(&target.name, &params, &patch)).await?) {
                 Err(error) if self.asks_again(&error) => self.pause(error, patience).await?,
-                answer => return answer,
+                answer => return answer.map(DynamicObject::from),
             }
         }
     }
