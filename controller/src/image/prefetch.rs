@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use crate::world::{Node, World};
+use crate::write::Kind;
 
 /// As many as the schema of `HypervisorNode.spec.prefetch` takes.
 pub(super) const MOST_PREFETCHED: usize = 64;
@@ -25,10 +26,22 @@ pub(crate) fn prefetch(world: &World, node: &Node) -> Vec<PrefetchImage> {
         .images
         .values()
         .filter(|image| image.metadata.deletion_timestamp.is_none() && selects(image, node))
+        .filter(|image| is_read(world, image) || was_ordered(image, node))
         .map(|image| (age(image), order(image)))
         .collect();
     wanted.sort_by_key(|(age, _)| *age);
     in_turn(wanted).into_iter().take(MOST_PREFETCHED).collect()
+}
+
+/// One that cannot be read is ordered nowhere: a selector that was read in part selects more than it says.
+fn is_read(world: &World, image: &VirtualMachineImage) -> bool {
+    world.unread.of(Kind::VirtualMachineImage, image).is_none()
+}
+
+fn was_ordered(image: &VirtualMachineImage, node: &Node) -> bool {
+    let namespace = image.namespace().unwrap_or_default();
+    let orders = &node.object.spec.prefetch;
+    orders.iter().any(|order| order.digest == image.spec.digest && order.namespace == namespace)
 }
 
 /// The first of each namespace, then the second of each, each time the oldest first. Takes them oldest first.
@@ -91,7 +104,7 @@ mod tests {
 
     use super::*;
     use crate::model::Model;
-    use crate::write::{Kind, Target};
+    use crate::write::Target;
 
     /// Namespace, digest, address and age in seconds.
     type Made = (&'static str, u8, String, i64);

@@ -173,6 +173,25 @@ fn an_image_that_cannot_be_read_is_waited_for_and_not_called_missing() {
 }
 
 #[test]
+fn an_image_that_cannot_be_read_is_ordered_from_no_node_and_stays_where_it_was_ordered() {
+    let mut model = site();
+    let orders = |model: &Model| {
+        let node = &model.objects[&Target::cluster(Kind::HypervisorNode, NODE)];
+        node["spec"]["prefetch"].as_array().map_or(0, Vec::len)
+    };
+    let nowhere = json!({"nodeSelector": {"no": 7}});
+    set(model.objects.get_mut(&image()).unwrap(), "/spec/prefetch", nowhere.clone());
+    act(&mut model);
+    assert_eq!(orders(&model), 0, "what could not be read selects nobody");
+    set(model.objects.get_mut(&image()).unwrap(), "/spec/prefetch", json!({"nodeSelector": {}}));
+    act(&mut model);
+    assert_eq!(orders(&model), 1);
+    set(model.objects.get_mut(&image()).unwrap(), "/spec/prefetch", nowhere);
+    act(&mut model);
+    assert_eq!(orders(&model), 1, "withdrawn");
+}
+
+#[test]
 fn a_stolen_node_cannot_hold_its_machines_by_what_it_writes() {
     let mut model = site();
     let nonsense = json!([{"type": "Bent", "lastTransitionTime": "+99:99"}]);
