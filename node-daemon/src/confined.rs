@@ -1,15 +1,17 @@
 //! QEMU's disk tool in a cell of its own (S6).
 //!
 //! A tool that reads what a guest has written is one parser bug away from running the guest's code, so it gets
-//! nothing but one open file: an unprivileged user, an empty network namespace, no new privileges, a list of
-//! refused system calls, and limits on memory, processor time, file size and open files. The file is its standard
-//! input, opened by us, so it needs no right to any folder.
+//! nothing but one open file: an unprivileged user, no new privileges, Landlock (`paths`), the system calls it needs
+//! (`calls`, no socket among them), and limits on memory, processor time, file size and open files. The file is its
+//! standard input, opened by us, so it needs no right to any folder.
 //!
-//! The first half of the cell belongs to a *thread* in Linux and is inherited by what the thread starts. So a
+//! Landlock and the filter belong to a *thread* in Linux and are inherited by what the thread starts. So a
 //! short-lived thread locks itself in and starts the tool; that needs no `unsafe` between fork and exec. The limits
 //! belong to a process and are set by `prlimit` on its way to the tool.
 
-use std::collections::BTreeMap;
+mod calls;
+mod paths;
+
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,10 +23,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::libc;
-use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, User};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::BpfProgram;
 
 /// How the tool names the file we hand it.
 pub(crate) const DISK: &str = "/proc/self/fd/0";
@@ -86,7 +86,7 @@ impl Confined {
         Ok(Self {
             program: program.to_owned(),
             owner: owner().map_err(cell)?,
-            filter: filter().map_err(cell)?,
+            filter: calls::filter().map_err(cell)?,
         })
     }
 
@@ -103,7 +103,7 @@ impl Confined {
         let mut command = self.command(arguments, largest_bytes);
         command.stdin(disk.try_clone().map_err(cell)?);
         self.hand_over(disk).map_err(cell)?;
-        let outcome = self.start(command).map_err(cell).and_then(|child| self.watch(child));
+        let outcome = self.start(command, disk).map_err(cell).and_then(|child| self.watch(child));
         self.take_back(disk).map_err(cell)?;
         outcome
     }
@@ -124,20 +124,18 @@ impl Confined {
     }
 
     /// Starts the command from a thread that has locked itself in.
-    fn start(&self, mut command: Command) -> io::Result<Child> {
+    fn start(&self, mut command: Command, disk: &File) -> io::Result<Child> {
         thread::scope(|scope| {
             let jailer = scope.spawn(move || {
-                self.lock_in()?;
+                self.lock_in(disk)?;
                 command.spawn()
             });
             jailer.join().map_err(|_| io::Error::other("the confining thread died"))?
         })
     }
 
-    fn lock_in(&self) -> io::Result<()> {
-        if self.owner.is_some() {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-        }
+    fn lock_in(&self, disk: &File) -> io::Result<()> {
+        paths::restrict(&[Path::new(PRLIMIT), &self.program], disk)?;
         // Sets no_new_privs as well.
         seccompiler::apply_filter(&self.filter).map_err(io::Error::other)
     }
@@ -191,53 +189,6 @@ fn owner() -> io::Result<Option<(Uid, Gid)>> {
     Err(io::Error::other("there is no user holdfast-image and no user nobody to run it as"))
 }
 
-/// Refuses what no disk tool needs and exploits do: talking to anybody, tracing, loading, mounting, new namespaces.
-/// A list of refusals, because a list of permissions breaks with every C library and QEMU release.
-fn filter() -> io::Result<BpfProgram> {
-    let refused: &[libc::c_long] = &[
-        libc::SYS_socket,
-        libc::SYS_connect,
-        libc::SYS_bind,
-        libc::SYS_listen,
-        libc::SYS_accept4,
-        libc::SYS_ptrace,
-        libc::SYS_process_vm_readv,
-        libc::SYS_process_vm_writev,
-        libc::SYS_pidfd_getfd,
-        libc::SYS_bpf,
-        libc::SYS_perf_event_open,
-        libc::SYS_userfaultfd,
-        libc::SYS_io_uring_setup,
-        libc::SYS_keyctl,
-        libc::SYS_add_key,
-        libc::SYS_request_key,
-        libc::SYS_mount,
-        libc::SYS_umount2,
-        libc::SYS_move_mount,
-        libc::SYS_open_tree,
-        libc::SYS_fsopen,
-        libc::SYS_pivot_root,
-        libc::SYS_chroot,
-        libc::SYS_unshare,
-        libc::SYS_setns,
-        libc::SYS_open_by_handle_at,
-        libc::SYS_kexec_load,
-        libc::SYS_init_module,
-        libc::SYS_finit_module,
-        libc::SYS_delete_module,
-        libc::SYS_personality,
-        libc::SYS_quotactl,
-        libc::SYS_reboot,
-        libc::SYS_swapon,
-        libc::SYS_syslog,
-    ];
-    let rules: BTreeMap<i64, Vec<_>> = refused.iter().map(|call| (*call, Vec::new())).collect();
-    let refusal = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, arch).map_err(io::Error::other)?;
-    filter.try_into().map_err(io::Error::other)
-}
-
 /// Reads the tool's complaints on a thread of their own, so that the wait for them can have an end.
 fn read_aside(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
@@ -254,5 +205,4 @@ fn read_aside(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String
 }
 
 #[cfg(test)]
-#[path = "confined_tests.rs"]
 mod tests;
