@@ -21,8 +21,12 @@ cp "$package" "$copy/package.deb"
 
 installed() { inside dpkg -i /package.deb > "$copy/log" 2>&1 || { cat "$copy/log" >&2; fail "it does not install"; }; }
 
+# As Debian makes it.
+inside chown libvirt-qemu:libvirt-qemu /var/lib/libvirt/qemu
+inside chmod 0750 /var/lib/libvirt/qemu
 installed
 inside id holdfast-image > /dev/null || fail "the user of the disk tool was not made"
+[ "$(inside stat -c %a /var/lib/libvirt/qemu)" = 751 ] || fail "guests cannot pass /var/lib/libvirt/qemu"
 said=$(inside holdfast-node check-config 2>&1) && fail "the installed configuration decides for the operator"
 case $said in *nodeName*) ;; *) fail "the refusal does not name nodeName: $said" ;; esac
 
@@ -36,6 +40,7 @@ mkdir -p "$copy/var/lib/holdfast/keys"
 inside dpkg --remove holdfast-node > /dev/null
 [ -e "$copy/etc/holdfast/node.yaml" ] || fail "removing it lost the configuration"
 inside dpkg --purge holdfast-node > /dev/null
+! inside dpkg-statoverride --list /var/lib/libvirt/qemu > /dev/null || fail "purging it left its mode of /var/lib/libvirt/qemu"
 [ ! -e "$copy/etc/holdfast" ] || fail "purging it left /etc/holdfast"
 [ -d "$copy/var/lib/holdfast/keys" ] || fail "purging it took the node's state"
 [ ! -e "$copy/usr/bin/holdfast-node" ] || fail "purging it left the program"

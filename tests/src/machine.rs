@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use holdfast_api::VirtualMachine;
 use holdfast_api::virtual_machine::VirtualMachineStatus;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -236,6 +236,43 @@ impl<'a> Machine<'a> {
             member.host().output(&["pgrep", "--full", &format!("qemu-system.* -uuid {}", self.uid)])?;
         let text = String::from_utf8_lossy(&found.stdout).trim().to_owned();
         Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// The user id and the group of its QEMU; they must be all it has, the label libvirt keeps, and the owners of its
+    /// files. What is not the guest's own must be root's.
+    pub async fn user(&self) -> Result<(u32, u32)> {
+        let pid = self.qemu().await?.with_context(|| format!("{} has no QEMU", self.name))?;
+        let node = self.node().await?;
+        let mut member = self.story.site.member(&node).await?;
+        let host = member.host();
+        let status = host.run(&["cat", &format!("/proc/{pid}/status")])?;
+        let ids = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+            line.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()
+        };
+        let (uids, gids) = (ids("Uid:"), ids("Gid:"));
+        let (Some(uid), Some(gid)) = (uids.first(), gids.first()) else { bail!("no user in {status}") };
+        ensure!(uids == [*uid; 4] && gids == [*gid; 4] && ids("Groups:") == [*gid], "{status}");
+        let xml = host.virsh(&["dumpxml", &self.uid])?;
+        ensure!(
+            xml.contains(&format!("<label>+{uid}:+{gid}</label>")),
+            "another label than {uid}:{gid} in {xml}"
+        );
+
+        let folder = format!("/var/lib/holdfast/vms/{}", self.uid);
+        let images = "/var/lib/holdfast/images/*.img";
+        let files =
+            host.run(&["sh", "-c", &format!("stat -c '%u:%g:%a %n' {folder}/* {folder} {images}")])?;
+        for line in files.lines() {
+            let owner = match line.rsplit('/').next().unwrap_or_default() {
+                name if name.starts_with("serial.log") => "0:0:600".to_owned(),
+                name if name == self.uid => "0:0:711".to_owned(),
+                _ if line.contains("/images/") => "0:0:444".to_owned(),
+                _ => format!("{uid}:{gid}:600"),
+            };
+            ensure!(line.starts_with(&format!("{owner} ")), "{line}, and not {owner}");
+        }
+        Ok((*uid, *gid))
     }
 
     /// Kills its QEMU as a crash would.

@@ -189,6 +189,29 @@ async fn a_guest_deaf_to_its_power_button_is_stopped_by_force_after_its_grace() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_running_guest_keeps_its_user_and_changes_it_at_its_next_start() -> Result<()> {
+    const NEXT: u32 = 2_100_100_000;
+    story::tell_alone("users", async |story| {
+        set_up(story).await?;
+        let machine = story.machine(&tiny("m").on("a")).await?;
+        machine.wait_serial(STARTED, 1, SOON).await?;
+        machine.wait_condition("Ready", "True", SOON).await?;
+        let before = (machine.qemu().await?, machine.user().await?);
+        story.site.member("a").await?.use_guest_uids(NEXT)?;
+        // Judged by the daemon with the new range.
+        machine.change(json!({"terminationGracePeriodSeconds": 5})).await?;
+        machine.wait_condition("Ready", "True", SOON).await?;
+        assert_eq!((machine.qemu().await?, machine.user().await?), before);
+        machine.crash().await?;
+        machine.wait_serial(STARTED, 2, SOON).await?;
+        let (uid, _) = machine.user().await?;
+        assert!((NEXT..NEXT + 65_536).contains(&uid), "{uid}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_request_restarts_once_and_the_same_value_never_again() -> Result<()> {
     story::tell("restart", async |story| {
         set_up(story).await?;

@@ -1,8 +1,10 @@
 //! From an applied object to a running guest and back to nothing.
 
 use anyhow::Result;
+use holdfast_api::HypervisorNode;
 use holdfast_tests::machine::{LATER, SOON, debian, tiny};
-use holdfast_tests::{install, story};
+use holdfast_tests::{files, install, story};
+use kube::Api;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_applied_virtual_machine_runs_has_an_address_and_leaves_nothing_behind() -> Result<()> {
@@ -14,8 +16,19 @@ async fn an_applied_virtual_machine_runs_has_an_address_and_leaves_nothing_behin
         machine.wait_condition("AddressKnown", "True", SOON).await?;
         machine.wait_serial("hostname=shop", 1, SOON).await?;
         assert_eq!(machine.domain_state().await?, "running");
+        let (uid, _) = machine.user().await?;
+        assert!((2_100_000_000..2_100_065_536).contains(&uid), "{uid}");
 
         let node = machine.node().await?;
+        let nodes: Api<HypervisorNode> = Api::all(story.admin.clone());
+        let confinement = nodes.get(&node).await?.status.and_then(|status| status.confinement);
+        let confinement = confinement.unwrap_or_default();
+        assert_eq!(confinement.drivers, ["dac"], "the hosts of the tests have no other");
+        assert!(confinement.message.contains("neither AppArmor nor SELinux"), "{}", confinement.message);
+        let log =
+            files::read(&story.site.member(&node).await?.host().folder().join("logs/holdfast-node.log"))?;
+        assert!(log.contains("neither AppArmor nor SELinux"), "nothing of it in the log");
+
         machine.delete().await?;
         machine.wait_gone(SOON).await?;
         let mut member = story.site.member(&node).await?;
@@ -73,6 +86,8 @@ async fn cloud_init_of_debian_makes_the_guest_answer_ssh() -> Result<()> {
         let keys = serde_json::json!([{"name": "site"}]);
         let machine = story.machine(&debian("deb").cloud_init("sshKeys", keys)).await?;
         machine.wait_condition("AddressKnown", "True", LATER).await?;
+        // With UEFI variables, which libvirt made.
+        machine.user().await?;
         let guest = machine.guest("debian").await?;
         guest.wait_ssh(LATER).await?;
         assert_eq!(guest.run(&["cloud-init", "status", "--wait"])?.trim(), "status: done");

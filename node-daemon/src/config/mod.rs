@@ -3,6 +3,7 @@
 //! Every value is checked while it is read, so that a wrong one stops the start with its key and a sentence, and nobody
 //! asks again. An unknown key stops the start as well: a misspelt safeguard must not pass for a set one.
 
+mod guest_uids;
 mod networks;
 mod values;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use holdfast_api::offer::NetworkOffer;
 use serde::Deserialize;
 
+pub(crate) use guest_uids::GuestUids;
 pub(crate) use networks::{Bridge, Pool};
 pub(crate) use values::{NodeName, Seconds, Size};
 
@@ -67,6 +69,9 @@ pub(crate) struct Config {
     /// Bridges of the host that guests may be ports of.
     #[serde(default)]
     pub(crate) bridges: Vec<Bridge>,
+    /// Whom guests' QEMU runs as.
+    #[serde(default)]
+    pub(crate) guest_uids: GuestUids,
     /// What the host keeps for itself.
     #[serde(default)]
     pub(crate) reserved: Reserved,
@@ -250,7 +255,19 @@ fn default_disk_factor() -> f64 {
 pub(crate) fn load(path: &Path) -> Result<Config, Error> {
     let text =
         std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    parse(&text).map_err(|reason| Error::Refused { path: path.to_owned(), reason })
+    let refused = |reason| Error::Refused { path: path.to_owned(), reason };
+    let config = parse(&text).map_err(refused)?;
+    unshared(config.guest_uids).map_err(refused)?;
+    Ok(config)
+}
+
+/// A host without one of the files has nobody in it.
+fn unshared(uids: GuestUids) -> Result<(), String> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    match uids.clash(&read("/etc/passwd"), &read("/etc/subuid")) {
+        None => Ok(()),
+        Some(other) => Err(format!("guestUids overlaps {other}: write a range that nobody else uses")),
+    }
 }
 
 pub(crate) fn parse(text: &str) -> Result<Config, String> {

@@ -55,6 +55,10 @@ fn a_wrong_value_is_refused_with_what_to_write() {
         ("diskFactor: 0", "diskFactor"),
         ("imageCache: {namespacePercent: 0}", "imageCache.namespacePercent is 0"),
         ("imageCache: {budget: much}", "such as 2Gi"),
+        ("guestUids: {first: 1000}", "guestUids"),
+        ("guestUids: {count: 0}", "guestUids"),
+        ("guestUids: {first: 2147483647, count: 2}", "guestUids"),
+        ("guestUids: {first: 4294967295, count: 65536}", "guestUids"),
         ("libvirtUri: \"a\\u0000b\"", "libvirtUri"),
     ] {
         let refused = refusal(lines);
@@ -69,6 +73,19 @@ fn an_image_cache_without_a_budget_takes_a_quarter_of_the_disk_and_64_gib_at_mos
     assert_eq!([40 << 30, 4 << 40].map(|disk| default.budget(disk) >> 30), [10, 64]);
     let given = parse(&format!("{LEAST}imageCache: {{budget: 1Gi}}")).unwrap().image_cache;
     assert_eq!(given.budget(4 << 40), 1 << 30);
+}
+
+#[test]
+fn guests_get_no_user_id_that_somebody_else_has() {
+    let Config { guest_uids, .. } =
+        parse(&format!("{LEAST}guestUids: {{first: 100000, count: 65536}}")).unwrap();
+    let clash = |passwd: &str, subuid: &str| guest_uids.clash(passwd, subuid);
+    assert_eq!(clash("root:x:0:0:root:/root:/bin/sh\na:x:99999:1::/:\nb:x:165536:1::/:\n", ""), None);
+    assert!(clash("web:x:100000:1::/:\n", "").unwrap().contains("web"));
+    assert!(clash("web:x:165535:1::/:\n", "").is_some());
+    assert_eq!(clash("", "a:34464:65536\nb:165536:65536\n"), None);
+    assert!(clash("", "a:34465:65536\n").unwrap().contains("/etc/subuid"));
+    assert!(clash("", "a:165535:1\n").is_some() && clash("", "a:0:4294967295\n").is_some());
 }
 
 #[test]

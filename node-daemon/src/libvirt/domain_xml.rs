@@ -8,6 +8,8 @@
 //!   blocks the guest's CPU as `io='native'` would. The file system has to know `O_DIRECT` (ext4, xfs and btrfs do).
 //! - **Seed**: the read-only virtio disk after all others, named to cloud-init by the SMBIOS serial `ds=nocloud`.
 //! - **Balloon with free page reporting**: memory that a guest frees goes back to the host by itself.
+//! - **A user of its own** for the guest's QEMU, by number, and nothing but a number: what is in `/etc/passwd` or `/etc/group`
+//!   does not matter. libvirt gives it the guest's files; those it shares with others (images) say that they stay root's.
 //! - **Left out**: graphics, sound, USB, and an agent channel; each costs memory or widens what a guest can attack.
 //! - **No autostart**: after a reboot the daemon decides what starts.
 
@@ -84,6 +86,13 @@ pub(crate) struct Interface {
     pub(crate) source: Source,
 }
 
+/// Whom QEMU runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
 /// Everything a domain's XML is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DomainSpec {
@@ -103,6 +112,8 @@ pub(crate) struct DomainSpec {
     pub(crate) interfaces: Vec<Interface>,
     /// Everything the guest says on its first serial port; written and rotated by virtlogd.
     pub(crate) serial_log: PathBuf,
+    /// Nobody else's, or a guest that broke out of its QEMU could reach into another.
+    pub(crate) user: User,
 }
 
 /// Writes the XML, or says which field it cannot write.
@@ -117,6 +128,9 @@ fn check(spec: &DomainSpec) -> Result<(), Invalid> {
     text::record("record", &spec.record)?;
     at_least_one("cpu", u64::from(spec.cpu))?;
     at_least_one("memory", spec.memory_mib)?;
+    if spec.user.uid == 0 {
+        return Err(Invalid::new("user", "is root; give the guest a user id of its own"));
+    }
     if spec.firmware == Firmware::Bios && spec.arch == Arch::Aarch64 {
         return Err(Invalid::new("firmware", "is BIOS, which arm64 does not have; use UEFI"));
     }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::domain_xml::{Accelerator, Arch, Disk, DomainSpec, Firmware, Format, Interface, Source};
+use super::domain_xml::{Accelerator, Arch, Disk, DomainSpec, Firmware, Format, Interface, Source, User};
 
 /// A node file: a host with nothing on it. Each test writes its own, since `test:///default` is one object per process.
 pub(crate) const EMPTY_HOST: &str = "<node><cpu><mhz>2000</mhz><model>x86_64</model><active>8</active><nodes>1</nodes>\
@@ -27,6 +27,7 @@ pub(crate) fn web() -> DomainSpec {
             card("plant", "52:54:00:3f:29:02", "hf3f291c44-1", Source::Bridge("br0".into())),
         ],
         serial_log: "/var/lib/holdfast/vms/3f29/serial.log".into(),
+        user: User { uid: 2_100_000_007, gid: 107 },
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::fetches::Fetches;
+use super::guest_user::GuestUsers;
 use super::observe;
 use super::observed::{Accelerator, Room};
 use super::room::Share;
@@ -38,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) networks: Networks,
     /// What the API says.
     pub(crate) objects: Objects,
+    /// Whom guests' QEMU runs as.
+    pub(crate) guest_users: GuestUsers,
     /// What the configuration says shall execute guests.
     pub(crate) configured: domain_xml::Accelerator,
     /// Whether that was seen to run guest code.
@@ -79,6 +82,10 @@ impl Context {
         let host = HostAddresses::new(&config.kubeconfig);
         let (libvirt, events) =
             Libvirt::open(&config.libvirt_uri).map_err(|source| Error::Libvirt { source })?;
+        let configured = match config.accelerator {
+            config::Accelerator::Kvm => domain_xml::Accelerator::Kvm,
+            config::Accelerator::Tcg => domain_xml::Accelerator::Tcg,
+        };
         let context = Self {
             state_dir: config.state_dir.clone(),
             networks: Networks::new(libvirt.clone(), config.network_pool.net(), config.networks(), host),
@@ -86,10 +93,13 @@ impl Context {
             fetches: Fetches::new(cache),
             disks,
             objects: driver.objects.clone(),
-            configured: match config.accelerator {
-                config::Accelerator::Kvm => domain_xml::Accelerator::Kvm,
-                config::Accelerator::Tcg => domain_xml::Accelerator::Tcg,
-            },
+            guest_users: GuestUsers::new(
+                config.guest_uids,
+                &config.state_dir,
+                configured,
+                &config.libvirt_uri,
+            ),
+            configured,
             proof: driver.proof.clone(),
             wishes: driver.wishes.clone(),
             disk_factor: config.disk_factor,

@@ -1,14 +1,17 @@
 //! The folder of one virtual machine: every path of it comes from here.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use crate::durable;
 use crate::image::Format;
+use crate::libvirt::domain_xml::User;
 use crate::storage;
 
 /// `<stateDir>/vms/<uid>`; the name is the UID, so an object that comes back with another UID never meets old files.
@@ -31,6 +34,22 @@ impl VmDir {
         fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.0)?;
         fs::set_permissions(&self.0, fs::Permissions::from_mode(0o711))?;
         durable::sync_parent(&self.0)
+    }
+
+    /// Gives the user of the guest's QEMU its files, for it alone: disks, seed and UEFI variables. The folder and the serial
+    /// log stay root's. While the guest is off.
+    pub(crate) fn hand_to(&self, user: User) -> io::Result<()> {
+        for entry in fs::read_dir(&self.0)? {
+            let entry = entry?;
+            if is_of_the_guest(&entry.file_name()) {
+                // By what is opened, and a link is not: whoever planted one must not choose what is given away.
+                let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+                let file = OpenOptions::new().read(true).custom_flags(flags).open(entry.path())?;
+                fchown(&file, Some(user.uid), Some(user.gid))?;
+                file.set_permissions(fs::Permissions::from_mode(0o600))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the folder and all in it; one that is not there is fine.
@@ -100,6 +119,21 @@ pub(crate) fn bytes(state: &Path, uid: Uuid) -> u64 {
 pub(crate) fn allocated(state: &Path, uid: Uuid) -> u64 {
     let folder = VmDir::new(state, uid).0;
     fs::metadata(&folder).map_or(0, |found| storage::allocated(&folder, found.dev()))
+}
+
+fn is_of_the_guest(name: &OsStr) -> bool {
+    name == "seed.img" || name == "nvram.fd" || name.as_encoded_bytes().starts_with(b"disk-")
+}
+
+/// User ids that files in the folders of all virtual machines but this one belong to.
+pub(crate) fn owners(state: &Path, except: Uuid) -> io::Result<BTreeSet<u32>> {
+    let mut owners = BTreeSet::new();
+    for uid in uids(state)?.into_iter().filter(|uid| *uid != except) {
+        // One that vanishes meanwhile belongs to nobody.
+        let files = fs::read_dir(VmDir::new(state, uid).path()).into_iter().flatten().flatten();
+        owners.extend(files.filter_map(|file| Some(file.metadata().ok()?.uid())));
+    }
+    Ok(owners)
 }
 
 /// UIDs of all folders there; anything else in it is left alone.

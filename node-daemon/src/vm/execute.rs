@@ -143,16 +143,29 @@ impl<'a> Execution<'a> {
             .await
     }
 
+    /// The user that QEMU runs as is chosen here, so that an earlier release's guest has one from its next start on.
     async fn define(&self, dir: &VmDir, record: &Record) -> Result<(), Obstacle> {
+        let context = self.context;
         let desired = Desired::applied(self.uid, record)
             .map_err(|refused| obstacle("InvalidSpec", &refused, Retry::OnChange))?;
-        let spec = self.domain_spec(&desired, dir, record)?;
+        let _turn = context.guest_users.turn().await;
+        let user = context.guest_users.choose(&context.libvirt, self.uid, record.guest_uid).await?;
+        let record = Record { guest_uid: Some(user.uid), ..record.clone() };
+        let spec = self.domain_spec(&desired, dir, &record, user)?;
         let xml =
             domain_xml::to_xml(&spec).map_err(|error| obstacle("InvalidSpec", &error, Retry::OnChange))?;
-        done(self.context.libvirt.define(self.uid, xml).await)
+        let dir = dir.clone();
+        blocking(move || dir.hand_to(user).map_err(|error| folder_obstacle(&error))).await?;
+        done(context.libvirt.define(self.uid, xml).await)
     }
 
-    fn domain_spec(&self, desired: &Desired, dir: &VmDir, record: &Record) -> Result<DomainSpec, Obstacle> {
+    fn domain_spec(
+        &self,
+        desired: &Desired,
+        dir: &VmDir,
+        record: &Record,
+        user: domain_xml::User,
+    ) -> Result<DomainSpec, Obstacle> {
         let identity = desired.identity();
         let disks =
             desired.disks().iter().map(|disk| self.disk(dir, disk, record)).collect::<Result<_, _>>()?;
@@ -177,6 +190,7 @@ impl<'a> Execution<'a> {
             seed: dir.seed(),
             interfaces,
             serial_log: dir.serial_log(),
+            user,
         })
     }
 

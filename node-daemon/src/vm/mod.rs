@@ -16,6 +16,7 @@ mod execute;
 mod fetches;
 mod goal;
 mod guard;
+mod guest_user;
 mod holdings;
 mod inputs;
 mod mac;

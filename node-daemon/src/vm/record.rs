@@ -58,6 +58,9 @@ pub(crate) struct Record {
     /// Values of `cloudInit.reseed` that were served, the last one last.
     #[serde(default)]
     pub(crate) served_reseeds: Vec<String>,
+    /// User id of its QEMU, chosen when it was defined; absent where an earlier release did that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guest_uid: Option<u32>,
 }
 
 /// What the guest was started with.

@@ -1,7 +1,7 @@
 //! Power on = a thread in fresh namespaces and the host's first process; power off = the end of both.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
@@ -92,6 +92,7 @@ fn prepare_folders(folder: &Path) -> Result<()> {
     ] {
         files::create_folder(&folder.join(name))?;
     }
+    passable(&folder.join("var/lib/libvirt/qemu"))?;
     files::empty_folder(&folder.join("run"))?;
     for name in ["run/lock", "run/libvirt"] {
         files::create_folder(&folder.join(name))?;
@@ -104,6 +105,13 @@ fn prepare_folders(folder: &Path) -> Result<()> {
     }
     // What libvirt probes about QEMU takes seconds, is the same for all hosts, and is checked by libvirt before use.
     files::create_folder(&shared_cache())
+}
+
+/// As Debian makes it and our package opens it to guests' users: no listing for others.
+fn passable(folder: &Path) -> Result<()> {
+    files::create_folder(folder)?;
+    let mode = fs::Permissions::from_mode(0o751);
+    fs::set_permissions(folder, mode).with_context(|| format!("could not open {}", folder.display()))
 }
 
 fn shared_cache() -> std::path::PathBuf {

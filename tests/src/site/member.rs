@@ -127,6 +127,11 @@ impl Member {
         self.configure(&[("libvirtUri", json!(uri)), ("diskFactor", json!(100.0))])
     }
 
+    /// Gives guests user ids from here on, each from its next start.
+    pub fn use_guest_uids(&mut self, first: u32) -> Result<()> {
+        self.configure(&[("guestUids", json!({"first": first}))])
+    }
+
     fn configure(&mut self, values: &[(&str, serde_json::Value)]) -> Result<()> {
         let file = self.configuration();
         let mut configuration: serde_json::Value = serde_json::from_str(&files::read(&file)?)

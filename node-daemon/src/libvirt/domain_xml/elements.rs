@@ -4,7 +4,7 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Accelerator, Arch, DomainSpec, Firmware};
+use super::{Accelerator, Arch, DomainSpec, Firmware, User};
 use crate::libvirt::domain::NAMESPACE;
 use crate::libvirt::text::{self, Invalid};
 use crate::libvirt::xml::Empty;
@@ -32,6 +32,7 @@ pub(super) struct Domain<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pm: Option<Pm>,
     devices: devices::Devices<'a>,
+    seclabel: SecLabel,
 }
 
 #[derive(Serialize)]
@@ -191,6 +192,18 @@ struct Enabled {
     enabled: &'static str,
 }
 
+/// The label by which libvirt sets the user of QEMU and of its files.
+#[derive(Serialize)]
+struct SecLabel {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@model")]
+    model: &'static str,
+    #[serde(rename = "@relabel")]
+    relabel: &'static str,
+    label: String,
+}
+
 /// The whole document; only paths can still be refused.
 pub(super) fn domain(spec: &DomainSpec) -> Result<Domain<'_>, Invalid> {
     Ok(Domain {
@@ -214,6 +227,7 @@ pub(super) fn domain(spec: &DomainSpec) -> Result<Domain<'_>, Invalid> {
         on_crash: "destroy",
         pm: pm(spec.arch),
         devices: devices::devices(spec)?,
+        seclabel: label(spec.user),
     })
 }
 
@@ -282,4 +296,11 @@ fn pm(arch: Arch) -> Option<Pm> {
         Arch::X86_64 => Some(Pm { to_memory: Enabled { enabled: "no" }, to_disk: Enabled { enabled: "no" } }),
         Arch::Aarch64 => None,
     }
+}
+
+/// Static, because we choose it; relabelled all the same, because the UEFI variables are libvirt's to make. The plus signs
+/// say that these are numbers, never names.
+fn label(user: User) -> SecLabel {
+    let label = format!("+{}:+{}", user.uid, user.gid);
+    SecLabel { kind: "static", model: "dac", relabel: "yes", label }
 }

@@ -42,6 +42,7 @@ fn refusals_name_the_field_and_the_rule() {
         (DomainSpec { cpu: 0, ..web() }, "cpu is 0"),
         (DomainSpec { memory_mib: 0, ..web() }, "memory is 0"),
         (DomainSpec { disks: vec![], ..web() }, "disks is empty"),
+        (DomainSpec { user: User { uid: 0, gid: 107 }, ..web() }, "user is root"),
         (DomainSpec { seed: "seed.img".into(), ..web() }, "seed must be an absolute path"),
         (DomainSpec { arch: Arch::Aarch64, firmware: Firmware::Bios, ..web() }, "firmware is BIOS"),
     ];

@@ -282,6 +282,7 @@ fn next_record(
         failures: record.map_or_else(Failures::default, |record| record.failures),
         served_restarts: record.map(|record| record.served_restarts.clone()).unwrap_or_default(),
         served_reseeds: record.map(|record| record.served_reseeds.clone()).unwrap_or_default(),
+        guest_uid: record.and_then(|record| record.guest_uid),
     }
 }
 
