@@ -120,6 +120,10 @@ pub struct HypervisorNodeStatus {
     #[schemars(with = "NetworkOffer")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<NetworkOffer>,
+    /// What libvirt holds the QEMU of each guest with (node).
+    #[schemars(with = "ConfinementStatus")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<ConfinementStatus>,
     /// True while the node's key lies in a file, which is for development only (node).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insecure_dev: bool,
@@ -189,6 +193,19 @@ pub struct AcceleratorStatus {
     /// Whether guest code was seen to run with it; without that the node starts nothing.
     pub proved: bool,
     /// Why it was not proved, and what to do; empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = SENTENCE))]
+    pub message: String,
+}
+
+/// How libvirt confines guests' QEMU on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct ConfinementStatus {
+    /// Security drivers in use, such as apparmor, selinux, and dac, which gives each guest's QEMU a user id of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = WORD)))]
+    pub drivers: Vec<String>,
+    /// What is missing, and what to do; empty where apparmor or selinux is in use.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = SENTENCE))]
     pub message: String,

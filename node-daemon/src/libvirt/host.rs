@@ -3,6 +3,8 @@
 use virt::connect::Connect;
 use virt::error::Error as VirtError;
 
+use super::read::security_drivers;
+
 /// The host's size and the versions a node reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostInfo {
@@ -15,6 +17,8 @@ pub(crate) struct HostInfo {
     pub(crate) hypervisor_version: String,
     /// As the kernel names it, e.g. `x86_64`, `aarch64`.
     pub(crate) arch: String,
+    /// What it confines QEMU with, e.g. `apparmor`, `dac`.
+    pub(crate) security_drivers: Vec<String>,
 }
 
 pub(super) fn read(connect: &Connect) -> Result<HostInfo, VirtError> {
@@ -26,6 +30,7 @@ pub(super) fn read(connect: &Connect) -> Result<HostInfo, VirtError> {
         libvirt_version: dotted(connect.lib_version()?),
         hypervisor_version: dotted(connect.hyp_version()?),
         arch: info.model,
+        security_drivers: security_drivers(&connect.capabilities()?),
     })
 }
 

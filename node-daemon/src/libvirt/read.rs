@@ -58,6 +58,24 @@ pub(super) fn network(xml: &str) -> NetworkFields {
     }
 }
 
+/// The security drivers that the XML of the host's capabilities names; `none` is libvirt's word for nothing.
+pub(super) fn security_drivers(xml: &str) -> Vec<String> {
+    let mut reader = Reader::from_str(xml);
+    let (mut drivers, mut inside) = (Vec::new(), false);
+    loop {
+        match reader.read_event() {
+            Ok(Event::Start(element)) if element.name().as_ref() == "secmodel" => inside = true,
+            // The processor has a model, too.
+            Ok(Event::Start(element)) if inside && element.name().as_ref() == "model" => {
+                drivers.extend(text(&mut reader).filter(|driver| driver != "none"));
+            }
+            Ok(Event::End(element)) if element.name().as_ref() == "secmodel" => inside = false,
+            Ok(Event::Eof) | Err(_) => return drivers,
+            Ok(_) => {}
+        }
+    }
+}
+
 impl NetworkFields {
     /// Children of `<network>` only: routes and portgroups further down carry the same names.
     fn take(&mut self, depth: u32, element: &BytesStart<'_>) {
@@ -122,6 +140,20 @@ fn resolved(reference: &BytesRef<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_security_drivers_are_those_in_use() {
+        let one = |name: &str| format!("<secmodel><model>{name}</model><doi>0</doi></secmodel>");
+        let host = |models: &str| {
+            let cpu = "<cpu><model>EPYC</model></cpu>";
+            format!(
+                "<capabilities><host>{cpu}{models}</host><guest><os_type>hvm</os_type></guest></capabilities>"
+            )
+        };
+        assert_eq!(security_drivers(&host(&(one("apparmor") + &one("dac")))), ["apparmor", "dac"]);
+        assert_eq!(security_drivers(&host(&(one("none") + &one("dac")))), ["dac"]);
+        assert_eq!(security_drivers("no XML <"), Vec::<String>::new());
+    }
 
     #[test]
     fn references_in_a_record_are_resolved() {

@@ -31,13 +31,15 @@ pub(crate) struct Holdings {
     pub(crate) hypervisor: Option<HypervisorVersions>,
 }
 
-/// Versions that only libvirt knows.
+/// What only libvirt knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HypervisorVersions {
     /// Of libvirt, such as 11.3.0.
     pub(crate) libvirt: String,
     /// Of the hypervisor, such as QEMU 10.0.2.
     pub(crate) hypervisor: String,
+    /// Security drivers in use, such as apparmor and dac.
+    pub(crate) security_drivers: Vec<String>,
 }
 
 /// What people and the controller ask of this node.

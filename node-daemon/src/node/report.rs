@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_api::node::{AcceleratorStatus, HypervisorNodeStatus, Versions};
+use holdfast_api::node::{AcceleratorStatus, ConfinementStatus, HypervisorNodeStatus, Versions};
 use holdfast_api::{HypervisorNode, bounds, names};
 use holdfast_client::Raw;
 use kube::api::{Patch, PatchParams};
@@ -26,6 +26,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SPACING: Duration = Duration::from_secs(2);
 /// A write that failed is tried again after this long, whatever else happens.
 const RETRY: Duration = Duration::from_secs(15);
+
+/// Said where libvirt has neither.
+const BARELY_CONFINED: &str = "libvirt uses neither AppArmor nor SELinux here, so a guest that breaks out of its QEMU reads \
+    whatever every user of the host may read: boot the host with AppArmor or SELinux, and let security_driver in \
+    /etc/libvirt/qemu.conf use it";
 
 /// Everything the report is made of; each part comes from the task that knows it.
 pub(crate) struct Reporter {
@@ -139,6 +144,7 @@ fn status(
             message: bounds::cut(proof.message().to_owned(), bounds::SENTENCE),
         }),
         networks: Some(facts.networks.clone()),
+        confinement: holdings.hypervisor.as_ref().map(|_| confinement(hypervisor.security_drivers)),
         // Until the key can live in hardware there is no other way to run (config.rs).
         insecure_dev: true,
         images: holdings.images.clone(),
@@ -146,6 +152,13 @@ fn status(
         orphans: holdings.orphans.clone(),
         ..HypervisorNodeStatus::default()
     }
+}
+
+/// What libvirt holds guests with, and what to do about it where that is little.
+pub(crate) fn confinement(drivers: Vec<String>) -> ConfinementStatus {
+    let mandatory = drivers.iter().any(|driver| driver == "apparmor" || driver == "selinux");
+    let message = if mandatory { "" } else { BARELY_CONFINED };
+    ConfinementStatus { drivers, message: message.to_owned() }
 }
 
 /// What the node said before it restarted: saying less for a moment would look like a loss.
@@ -156,7 +169,11 @@ fn reported(observed: &HypervisorNode) -> Holdings {
         virtual_machines: status.virtual_machines.into_iter().collect(),
         orphans: status.orphans,
         images: status.images,
-        hypervisor: Some(HypervisorVersions { libvirt: versions.libvirt, hypervisor: versions.hypervisor }),
+        hypervisor: Some(HypervisorVersions {
+            libvirt: versions.libvirt,
+            hypervisor: versions.hypervisor,
+            security_drivers: status.confinement.unwrap_or_default().drivers,
+        }),
     }
 }
 
@@ -219,6 +236,22 @@ mod tests {
         current.virtual_machines = vec!["left-behind".to_owned()];
         let last = (wanted.clone(), Some("7".to_owned()));
         assert!(settled(&observed(current), &wanted, Some(&last)));
+    }
+
+    #[test]
+    fn a_node_whose_libvirt_has_neither_apparmor_nor_selinux_says_so() {
+        let said = |drivers: &[&str]| {
+            let security_drivers = drivers.iter().map(ToString::to_string).collect();
+            let hypervisor = Some(HypervisorVersions { security_drivers, ..HypervisorVersions::default() });
+            let held = Holdings { hypervisor, ..Holdings::default() };
+            let reported = status(&facts(), Accelerator::Kvm, &Proof::Holds, &held).confinement.unwrap();
+            assert_eq!(reported.drivers, drivers);
+            reported.message
+        };
+        assert!(said(&["dac"]).contains("neither AppArmor nor SELinux") && !said(&[]).is_empty());
+        assert_eq!((said(&["apparmor", "dac"]), said(&["selinux", "dac"])), (String::new(), String::new()));
+        let silent = status(&facts(), Accelerator::Kvm, &Proof::Holds, &Holdings::default());
+        assert_eq!(silent.confinement, None, "libvirt has not answered yet");
     }
 
     #[test]

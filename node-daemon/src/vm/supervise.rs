@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_api::node::ConfinementStatus;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinHandle};
 use uuid::Uuid;
@@ -21,6 +22,7 @@ use super::{needs, observe, reconcile, room};
 use crate::health::Pulse;
 use crate::jitter::spread;
 use crate::libvirt::{self, Event};
+use crate::node::report::confinement;
 use crate::node::{Holdings, HypervisorVersions};
 use crate::objects::Changed;
 use crate::run::Driver;
@@ -158,9 +160,7 @@ impl Supervisor {
                 self.look_at(uid);
             }
         }
-        if found.versions.is_some() {
-            self.versions.clone_from(&found.versions);
-        }
+        self.hear_of_libvirt(found.versions.as_ref());
         if found.freed {
             self.nudge(&Changed::All);
         }
@@ -170,6 +170,16 @@ impl Supervisor {
         let holdings = Some(holdings);
         self.report.send_if_modified(|old| std::mem::replace(old, holdings.clone()) != holdings);
         self.pulse.beat(None);
+    }
+
+    /// Said once for each state that libvirt comes back in.
+    fn hear_of_libvirt(&mut self, said: Option<&HypervisorVersions>) {
+        let Some(said) = said.filter(|said| self.versions.as_ref() != Some(said)) else { return };
+        let ConfinementStatus { drivers, message } = confinement(said.security_drivers.clone());
+        if !message.is_empty() {
+            tracing::warn!(?drivers, "{message}");
+        }
+        self.versions = Some(said.clone());
     }
 
     /// UIDs of the objects placed here.
@@ -226,6 +236,7 @@ async fn look_around(context: Arc<Context>) -> Result<Found, libvirt::Error> {
     let versions = host.map(|host| HypervisorVersions {
         libvirt: host.libvirt_version,
         hypervisor: host.hypervisor_version,
+        security_drivers: host.security_drivers,
     });
     Ok(Found { held, versions, freed })
 }
