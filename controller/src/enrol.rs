@@ -171,19 +171,23 @@ fn decide(world: &World, request: &NodeEnrolment, checked: &Checked) -> Decision
     if says(request, condition::APPROVED) {
         return approved(world, request, checked);
     }
+    let known = node.map(|node| &node.object.spec.identity.key_sha256).filter(|key| !key.is_empty());
+    if rejected_before(world, request, checked) {
+        return ask(request, "a request with the same key was rejected; it counts until somebody deletes it");
+    }
+    // Somebody let this key in before, so it is renewed however it is kept; or a fleet would be lost in one day.
+    if known == Some(&checked.key_sha256) {
+        return Decision::Grant("SameIdentity");
+    }
     let EnrolmentMode::InsecureDev = request.spec.mode;
     if !world.settings.accept_insecure_dev {
         return ask(
             request,
-            "its key lies in a file, which this controller does not accept by itself (--accept-insecure-dev)",
+            "its key lies in a file, and this controller accepts no new one of that kind by itself \
+             (--accept-insecure-dev)",
         );
     }
-    let known = node.map(|node| node.object.spec.identity.key_sha256.as_str());
-    if rejected_before(world, request, checked) {
-        return ask(request, "an earlier request with the same key was rejected");
-    }
     match known {
-        Some(key) if key == checked.key_sha256 => Decision::Grant("SameIdentity"),
         Some(_) => ask(request, "a node of that name is enrolled with another key"),
         None if reserved(world, request) => {
             ask(request, "a node of that name was removed, and its certificate is still valid")
@@ -229,10 +233,13 @@ fn reserved(world: &World, request: &NodeEnrolment) -> bool {
         .any(|other| certificate::end(certificate_of(other)).is_some_and(|end| end.0 > world.now.0))
 }
 
+/// Whether somebody turned this key away, under whatever name. Only who had the key could ask with it, so nobody can have
+/// the key of another node rejected.
 fn rejected_before(world: &World, request: &NodeEnrolment, checked: &Checked) -> bool {
-    others(world, request)
-        .filter(|other| says(other, condition::REJECTED))
-        .any(|other| judge(other).is_ok_and(|theirs| theirs.key_sha256 == checked.key_sha256))
+    let all = world.enrolments.iter().map(|other| &**other);
+    all.filter(|other| other.metadata.name != request.metadata.name && says(other, condition::REJECTED))
+        .filter(|other| csr::claimed_key(&other.spec.csr).as_ref() == Some(&checked.key_sha256))
+        .any(|other| judge(other).is_ok())
 }
 
 fn others<'a>(world: &'a World, request: &'a NodeEnrolment) -> impl Iterator<Item = &'a NodeEnrolment> {

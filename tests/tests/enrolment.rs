@@ -37,6 +37,13 @@ async fn gate() -> Result<&'static Gate> {
     let open = async || -> Result<Gate> {
         let folder = site_folder::fresh("enrolment")?;
         let plane = ControlPlane::start(&folder.join("plane")).await?;
+        Gate::open(folder, plane, &["--accept-insecure-dev"]).await
+    };
+    GATE.get_or_try_init(open).await
+}
+
+impl Gate {
+    async fn open(folder: PathBuf, plane: ControlPlane, flags: &[&str]) -> Result<Self> {
         let (file, client) = (plane.kubeconfig(), plane.client().await?);
         install::install(&file, &client, &folder).await?;
         let server = Server::of(&file).await?;
@@ -45,16 +52,13 @@ async fn gate() -> Result<&'static Gate> {
         let token = install::controller_token(&client).await?;
         kubeconfig::write(&own, &server, &Login::Token(&token))?;
         let mut command = peer::mortal(peer::ours("holdfast-controller")?);
-        command.args(["run", "--accept-insecure-dev", "--listen"]);
+        command.arg("run").args(flags).arg("--listen");
         command.arg(format!("127.0.0.1:{}", ports::free()?)).env("KUBECONFIG", &own);
         let log = folder.join("controller.log");
         let controller = Process::start(Spawner::machine()?, "holdfast-controller", command, &log)?;
-        Ok(Gate { plane, server, credential, folder, _controller: controller })
-    };
-    GATE.get_or_try_init(open).await
-}
+        Ok(Self { plane, server, credential, folder, _controller: controller })
+    }
 
-impl Gate {
     async fn client(&self) -> Result<Client> {
         self.plane.client().await
     }
@@ -172,6 +176,14 @@ impl Node {
         .await
     }
 
+    async fn another_certificate(&self, than: &str) -> Result<String> {
+        wait_for(&format!("{} to have another certificate", self.name), LIMIT, async || {
+            let now = self.certificate()?;
+            Ok(if now == than { Look::NotYet(tail(&self.log())) } else { Look::Done(now) })
+        })
+        .await
+    }
+
     fn certificate(&self) -> Result<String> {
         files::read(&self.folder.join("keys/identity.crt"))
     }
@@ -222,6 +234,43 @@ async fn a_node_that_was_removed_waits_for_a_person_and_comes_back_with_the_same
     let second = gate.ready("returns").await?;
     assert_ne!(first.metadata.uid, second.metadata.uid);
     assert_eq!(first.spec.identity, second.spec.identity);
+    Ok(())
+}
+
+/// Past two thirds of its life when it is signed, as that begins 5 minutes back; long enough for two starts of a daemon.
+const SHORT: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enrolled_key_is_renewed_and_returns_after_expiry_without_a_person() -> Result<()> {
+    let folder = site_folder::fresh("enrolment-short")?;
+    let plane = ControlPlane::signing_for(&folder.join("plane"), SHORT).await?;
+    let gate = Gate::open(folder, plane, &[]).await?;
+    let mut node = gate.node("renews", "renews")?;
+    node.start()?;
+    let request = gate.open_request("renews").await?;
+    gate.decide(&request, "Approved").await?;
+    gate.ready("renews").await?;
+
+    let first = node.certificate()?;
+    node.restart()?;
+    let second = node.another_certificate(&first).await?;
+    node.says("two thirds of the certificate's life are over").await?;
+
+    node.process = None;
+    tokio::time::sleep(SHORT + Duration::from_secs(1)).await;
+    node.start()?;
+    let third = node.another_certificate(&second).await?;
+    node.says("the certificate has expired").await?;
+    gate.ready("renews").await?;
+
+    // Somebody who rejects the key ends that.
+    let requests = gate.requests_of("renews").await?;
+    let newest = requests.iter().max_by_key(|request| request.creation_timestamp()).context("no request")?;
+    assert!(has(newest, "Issued", "True") && newest.name_any() != request);
+    gate.decide(&newest.name_any(), "Rejected").await?;
+    node.restart()?;
+    gate.open_request("renews").await?;
+    assert_eq!(node.certificate()?, third, "a rejected key was renewed");
     Ok(())
 }
 

@@ -231,6 +231,58 @@ fn a_rejected_key_is_not_let_in_by_asking_again() {
 }
 
 #[test]
+fn an_enrolled_key_that_a_person_approved_is_renewed_without_a_person() {
+    let (mut model, first) = (Model::default(), key());
+    asks(&mut model, "edge-1-a", "edge-1", &first);
+    decides(&mut model, "edge-1-a", APPROVED);
+    run(&mut model);
+    assert!(issued(&model, "edge-1-a").0);
+    asks(&mut model, "edge-1-b", "edge-1", &first);
+    asks(&mut model, "edge-2-a", "edge-2", &first);
+    run(&mut model);
+    assert!(issued(&model, "edge-1-b").0, "in every mode");
+    assert_eq!(issued(&model, "edge-2-a").1, "WaitsForApproval", "another name is another node");
+    // The same after all its requests are gone with their certificates.
+    for name in ["edge-1-a", "edge-1-b"] {
+        model.delete(&target(name));
+    }
+    asks(&mut model, "edge-1-c", "edge-1", &first);
+    run(&mut model);
+    assert!(issued(&model, "edge-1-c").0, "after expiry");
+    decides_as_well(&mut model, "edge-1-c", condition::REJECTED);
+    asks(&mut model, "edge-1-d", "edge-1", &first);
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-d").1, "WaitsForApproval", "somebody rejected it");
+}
+
+#[test]
+fn a_rejected_key_stays_rejected_under_every_name_while_the_rejected_request_is_kept() {
+    let (mut model, first) = (open(), key());
+    asks(&mut model, "edge-1-a", "edge-1", &first);
+    decides(&mut model, "edge-1-a", condition::REJECTED);
+    asks(&mut model, "edge-2-a", "edge-2", &first);
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-2-a"), (false, "WaitsForApproval".to_owned()));
+    model.delete(&target("edge-1-a"));
+    run(&mut model);
+    assert!(issued(&model, "edge-2-a").0, "nobody remembers");
+}
+
+#[test]
+fn a_rejected_request_with_the_key_of_somebody_else_turns_nobody_away() {
+    let (mut model, first) = (open(), key());
+    asks(&mut model, "edge-1-a", "edge-1", &first);
+    run(&mut model);
+    // Copied from the request of edge-1, so it is signed for another name.
+    let spec = json!({"nodeName": "edge-2", "mode": "InsecureDev", "csr": csr("edge-1", &first)});
+    model.put(target("edge-2-a"), json!({"metadata": {}, "spec": spec}));
+    decides(&mut model, "edge-2-a", condition::REJECTED);
+    asks(&mut model, "edge-1-b", "edge-1", &first);
+    run(&mut model);
+    assert!(issued(&model, "edge-1-b").0);
+}
+
+#[test]
 fn a_rejected_key_stays_out_when_the_requests_of_its_time_are_gone() {
     let (mut model, first) = (open(), key());
     asks(&mut model, "edge-1-a", "edge-1", &first);

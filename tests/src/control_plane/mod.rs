@@ -26,6 +26,8 @@ use crate::{files, ports};
 const READY_LIMIT: Duration = Duration::from_secs(90);
 /// The API server ends open watches before it leaves.
 const STOP_GRACE: Duration = Duration::from_secs(15);
+/// What a controller-manager signs for by itself.
+const SIGNS_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Only what the stories need: owner references, namespaces, service accounts, and a cluster that signs requests.
 const CONTROLLERS: &str = "garbagecollector,namespace,serviceaccount,serviceaccount-token,csrsigning,csrcleaner,\
     root-ca-cert-publisher,clusterrole-aggregation,bootstrapsigner,tokencleaner";
@@ -36,6 +38,8 @@ pub struct ControlPlane {
     pki: Pki,
     audit: Audit,
     port: u16,
+    /// How long a certificate that the cluster signs is good from now on; it always begins 5 minutes back.
+    signs_for: Duration,
     // In the order in which they end: the API server leaves before its store does.
     manager: Option<Process>,
     apiserver: Option<Process>,
@@ -45,12 +49,18 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts a control plane with its state in `folder` (a short path: it holds a Unix socket) and waits for it.
     pub async fn start(folder: &Path) -> Result<Self> {
+        Self::signing_for(folder, SIGNS_FOR).await
+    }
+
+    /// The same; the certificates it signs are good for no longer than this.
+    pub async fn signing_for(folder: &Path, signs_for: Duration) -> Result<Self> {
         files::create_folder(&folder.join("logs"))?;
         let pki = Pki::open(&folder.join("pki"))?;
         let audit = Audit::new(folder)?;
         let port = ports::keep(&folder.join("port"))?;
+        let folder = folder.to_owned();
         let mut plane =
-            Self { folder: folder.to_owned(), pki, audit, port, manager: None, apiserver: None, kine: None };
+            Self { folder, pki, audit, port, signs_for, manager: None, apiserver: None, kine: None };
         plane.write_kubeconfig("admin", &["system:masters"])?;
         plane.start_kine()?;
         plane.start_apiserver().await?;
@@ -190,6 +200,7 @@ impl ControlPlane {
             format!("--cluster-signing-cert-file={}", pki("ca.crt")),
             format!("--cluster-signing-key-file={}", pki("ca.key")),
             format!("--service-account-private-key-file={}", pki("sa.key")),
+            format!("--cluster-signing-duration={}s", self.signs_for.as_secs()),
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),
         ]);
