@@ -38,6 +38,13 @@ pub(crate) enum Error {
     /// The kubeconfig is absent or wrong.
     #[error("could not read the server from the kubeconfig {}", path.display())]
     Kubeconfig { path: PathBuf, source: KubeconfigError },
+    /// The kubeconfig asks not to check who answers.
+    #[error(
+        "the kubeconfig {} has insecure-skip-tls-verify, so anybody on the line could be the API: leave that out, and give \
+         the cluster's certificate-authority-data",
+        path.display()
+    )]
+    Unchecked { path: PathBuf },
     /// Key, certificate and CA do not make a client.
     #[error("could not make a client of the API")]
     Client { source: kube::Error },
@@ -161,6 +168,9 @@ pub(crate) async fn server(path: &Path) -> Result<Config, Error> {
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)?;
+    if config.accept_invalid_certs {
+        return Err(Error::Unchecked { path: path.to_owned() });
+    }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
@@ -226,6 +236,25 @@ mod tests {
         let request = x509_cert::request::CertReq::from_der(&der).unwrap();
         assert_eq!(request.info.subject.to_string(), "CN=holdfast:node:edge-1,O=holdfast:nodes");
         assert!(request.info.attributes.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_skips_the_check_of_the_api_is_refused() {
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubeconfig");
+        for (skips, refused) in [("true", true), ("false", false)] {
+            let text = format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+                 clusters: [{{name: c, cluster: {{server: \"https://h\", insecure-skip-tls-verify: {skips}}}}}]\n\
+                 users: [{{name: u, user: {{token: t}}}}]\n"
+            );
+            fs::write(&path, text).unwrap();
+            let outcome = install_client(&path).await;
+            assert_eq!(matches!(outcome, Err(Error::Unchecked { .. })), refused, "{:?}", outcome.err());
+            let own = Identity::open(dir.path()).unwrap().client(&path).await;
+            assert_eq!(matches!(own, Err(Error::Unchecked { .. })), refused);
+        }
     }
 
     #[test]

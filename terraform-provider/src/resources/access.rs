@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kube::Config;
 use kube::client::AuthError;
-use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{Context, ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde_json::json;
 
 /// What is known about reaching the API.
@@ -89,17 +89,45 @@ impl Access {
 
     /// What a client is made of. Reads files, contacts nothing.
     pub(crate) async fn config(&self) -> Result<Config, Error> {
-        let kubeconfig = match (&self.content, &self.host) {
-            (Some(content), _) => {
-                Kubeconfig::from_yaml(content).map_err(|error| refused("config_content", error))?
-            }
-            (None, _) if !self.files.is_empty() => self.read()?,
-            (None, Some(_)) => serde_json::from_value(blank()).map_err(Error::Document)?,
-            (None, None) => return Config::incluster().map_err(|_| Error::Nowhere),
+        let Some(kubeconfig) = self.document()? else {
+            return Config::incluster().map_err(|_| Error::Nowhere);
         };
         let kubeconfig = self.over(kubeconfig)?;
         let options = KubeConfigOptions { context: self.context(), ..KubeConfigOptions::default() };
         Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(Error::Kubeconfig)
+    }
+
+    /// Whether nobody checks the API's certificate, whoever asked for that. Where there is no way to the API yet, nobody
+    /// did.
+    pub(crate) fn is_unchecked(&self) -> bool {
+        let kubeconfig = self.document().ok().flatten().and_then(|it| self.over(it).ok());
+        kubeconfig.is_some_and(|kubeconfig| {
+            let cluster = self.chosen(&kubeconfig).map(|context| context.cluster).unwrap_or_default();
+            let mut clusters = kubeconfig.clusters.iter().filter(|it| it.name == cluster);
+            clusters.any(|it| it.cluster.as_ref().and_then(|it| it.insecure_skip_tls_verify) == Some(true))
+        })
+    }
+
+    /// The kubeconfig that counts; `None` in a pod, which needs none.
+    fn document(&self) -> Result<Option<Kubeconfig>, Error> {
+        match (&self.content, &self.host) {
+            (Some(content), _) => {
+                Kubeconfig::from_yaml(content).map(Some).map_err(|error| refused("config_content", error))
+            }
+            (None, _) if !self.files.is_empty() => self.read().map(Some),
+            (None, Some(_)) => serde_json::from_value(blank()).map(Some).map_err(Error::Document),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The context of the kubeconfig that counts.
+    fn chosen(&self, kubeconfig: &Kubeconfig) -> Result<Context, Error> {
+        let name = self.context().or_else(|| kubeconfig.current_context.clone()).unwrap_or_default();
+        let Some(context) = kubeconfig.contexts.iter().find(|it| it.name == name) else {
+            let contexts = kubeconfig.contexts.iter().map(|it| it.name.as_str()).collect::<Vec<_>>();
+            return Err(Error::NoContext { name, contexts: contexts.join(", ") });
+        };
+        Ok(context.context.clone().unwrap_or_default())
     }
 
     /// The context that is asked for; without a kubeconfig there is none to choose.
@@ -118,12 +146,7 @@ impl Access {
 
     /// The kubeconfig with what is set beside it, in the context that counts.
     fn over(&self, mut kubeconfig: Kubeconfig) -> Result<Kubeconfig, Error> {
-        let name = self.context().or_else(|| kubeconfig.current_context.clone()).unwrap_or_default();
-        let Some(context) = kubeconfig.contexts.iter().find(|it| it.name == name) else {
-            let contexts = kubeconfig.contexts.iter().map(|it| it.name.as_str()).collect::<Vec<_>>();
-            return Err(Error::NoContext { name, contexts: contexts.join(", ") });
-        };
-        let context = context.context.clone().unwrap_or_default();
+        let context = self.chosen(&kubeconfig)?;
         let base64 = |text: &String| STANDARD.encode(text);
         for cluster in kubeconfig.clusters.iter_mut().filter(|it| it.name == context.cluster) {
             let cluster = cluster.cluster.get_or_insert_default();

@@ -93,11 +93,7 @@ impl Provider for Holdfast {
 
     fn validate(&self, config: &Config, diagnostics: &mut Diagnostics) {
         contradictions(config, diagnostics);
-        if config.insecure == Known::Value(true) {
-            let detail = "The certificate of the API is not checked: whoever stands between can read and change \
-                          everything. Set cluster_ca_certificate instead.";
-            diagnostics.warning(Path::of("insecure"), "Connection is not secure", detail);
-        }
+        unchecked(config, |name| std::env::var(name).ok(), diagnostics);
     }
 
     fn configure(&self, config: Config, host: &Host) -> Result<Site, Diagnostics> {
@@ -166,6 +162,24 @@ impl Exec {
             args: args.map(word).collect::<Result<_, _>>()?,
             env: env.map(pair).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+/// Warns where nobody checks who answers for the API, be it that the block, the environment or a kubeconfig says so.
+fn unchecked(config: &Config, variable: impl Fn(&str) -> Option<String>, diagnostics: &mut Diagnostics) {
+    let configured = config.insecure == Known::Value(true);
+    let effective = config.access().is_ok_and(|access| access.with_environment(variable).is_unchecked());
+    if configured || effective {
+        let (path, from) = if configured {
+            (Path::of("insecure"), "")
+        } else {
+            (Path::root(), ", as insecure-skip-tls-verify of the kubeconfig or KUBE_INSECURE asks for")
+        };
+        let detail = format!(
+            "The certificate of the API is not checked{from}: whoever stands between can read and change everything. Set \
+             cluster_ca_certificate instead."
+        );
+        diagnostics.warning(path, "Connection is not secure", detail);
     }
 }
 
@@ -293,11 +307,13 @@ mod tests {
     use crate::plugin::any::parse;
     use crate::plugin::value::Value;
 
+    fn config(set: &[(&str, Value)]) -> Config {
+        parse(&Value::object(set.iter().map(|(name, value)| (*name, value.clone())))).unwrap()
+    }
+
     fn said(set: &[(&str, Value)]) -> Vec<String> {
-        let config: Config =
-            parse(&Value::object(set.iter().map(|(name, value)| (*name, value.clone())))).unwrap();
         let mut diagnostics = Diagnostics::new();
-        Holdfast.validate(&config, &mut diagnostics);
+        Holdfast.validate(&config(set), &mut diagnostics);
         diagnostics.iter().map(|it| format!("{}: {}", it.path, it.summary)).collect()
     }
 
@@ -326,7 +342,27 @@ mod tests {
     }
 
     #[test]
-    fn an_unchecked_certificate_is_always_warned_about() {
+    fn an_unchecked_certificate_is_warned_about_wherever_it_comes_from() {
         assert_eq!(said(&[("insecure", true.into())]), ["insecure: Connection is not secure"]);
+        let kubeconfig = |skips: bool| {
+            format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: c}}}}]\n\
+                 clusters: [{{name: c, cluster: {{server: \"https://h\", insecure-skip-tls-verify: {skips}}}}},\
+                 {{name: other, cluster: {{insecure-skip-tls-verify: true}}}}]\n"
+            )
+        };
+        let warned = [": Connection is not secure"];
+        assert_eq!(said(&[("config_content", Value::from(kubeconfig(true)))]), warned);
+        assert!(said(&[("config_content", Value::from(kubeconfig(false)))]).is_empty());
+        let overruled = [("config_content", Value::from(kubeconfig(true))), ("insecure", false.into())];
+        assert!(said(&overruled).is_empty());
+        let file = std::env::temp_dir().join(format!("holdfast-unchecked-{}", std::process::id()));
+        std::fs::write(&file, kubeconfig(true)).unwrap();
+        assert_eq!(said(&[("config_path", Value::from(file.display().to_string()))]), warned);
+        std::fs::remove_file(file).unwrap();
+        let mut diagnostics = Diagnostics::new();
+        let variable = |name: &str| ["KUBE_HOST", "KUBE_INSECURE"].contains(&name).then(|| "true".to_owned());
+        unchecked(&config(&[]), variable, &mut diagnostics);
+        assert_eq!(diagnostics.iter().count(), 1, "the environment");
     }
 }
