@@ -76,7 +76,8 @@ pub struct NodeIdentity {
 }
 
 impl NodeIdentity {
-    fn is_empty(&self) -> bool {
+    /// Whether no key is known.
+    pub fn is_empty(&self) -> bool {
         self.key_sha256.is_empty() && self.ek_sha256.is_empty()
     }
 }

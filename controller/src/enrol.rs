@@ -1,7 +1,7 @@
 //! Lets nodes in: each pass plans the next write of each `NodeEnrolment`.
 //!
 //! ```text
-//! judge ─► HypervisorNode with the identity ─► Lease ─► rights ─► signing request ─► approval ─► certificate in status
+//! judge ─► HypervisorNode ─► its identity ─► Lease ─► rights ─► signing request ─► approval ─► certificate in status
 //! ```
 //!
 //! The order makes each write a harmless place to die: a certificate exists only when all that confines it does. A request
@@ -21,10 +21,10 @@ use kube::ResourceExt;
 use crate::access;
 use crate::certificate;
 use crate::csr::{self, Checked};
-use crate::node::main_body;
+use crate::node;
 use crate::signing::{self, Signing};
 use crate::world::World;
-use crate::write::{Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, stand, turns};
+use crate::write::{Exactly, Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, stand, turns};
 
 /// A request that nobody decided goes after a week: the install credential can make any number.
 const KEPT_UNFINISHED: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -116,8 +116,7 @@ fn leaves(request: &NodeEnrolment) -> bool {
 }
 
 fn delete(request: &NodeEnrolment) -> Write {
-    let uid = request.uid().unwrap_or_default();
-    Write::new(Target::of(Kind::NodeEnrolment, request), Verb::Delete { uid })
+    Write::new(Target::of(Kind::NodeEnrolment, request), Verb::Delete(Exactly::of(request)))
 }
 
 fn next(world: &World, access: &access::Plan, request: &NodeEnrolment) -> Option<Write> {
@@ -167,6 +166,9 @@ fn decide(world: &World, request: &NodeEnrolment, checked: &Checked) -> Decision
     let node = world.nodes.get(name);
     if node.is_some_and(super::world::Node::removing) {
         return Decision::Ask(format!("{name} is being removed; the request is judged when that is done"));
+    }
+    if node.is_some_and(|node| node.unread) {
+        return Decision::Ask(format!("{name} cannot be read; the request is judged once it is corrected"));
     }
     if says(request, condition::APPROVED) {
         return approved(world, request, checked);
@@ -257,11 +259,10 @@ fn admit(
     why: &'static str,
 ) -> Option<Write> {
     let name = request.spec.node_name.as_str();
-    let Some(node) = world.nodes.get(name) else {
-        return Some(known(name, &checked.key_sha256, &[]));
-    };
+    let Some(node) = world.nodes.get(name) else { return Some(node::create(name)) };
     if node.object.spec.identity.key_sha256 != checked.key_sha256 {
-        return Some(known(name, &checked.key_sha256, &node.object.spec.prefetch));
+        let identity = NodeIdentity { key_sha256: checked.key_sha256.clone(), ek_sha256: String::new() };
+        return Some(node::update(&node.object, &identity, &node.object.spec.prefetch));
     }
     // Both are made for every enrolled node.
     if !world.leases.contains_key(&node_lease(name)) || !access.granted_own(name) {
@@ -274,12 +275,6 @@ fn admit(
         Signing::Failed(message) => report(world, request, "SigningFailed", message),
         Signing::Signed(certificate) => Some(issue(world, request, &node.object, certificate, why)),
     }
-}
-
-fn known(name: &str, key_sha256: &str, prefetch: &[holdfast_api::node::PrefetchImage]) -> Write {
-    let identity = NodeIdentity { key_sha256: key_sha256.to_owned(), ek_sha256: String::new() };
-    let target = Target::cluster(Kind::HypervisorNode, name);
-    Write::new(target, Verb::Apply(main_body(name, &identity, prefetch)))
 }
 
 /// The last write: the certificate, and what let the node in.
@@ -326,7 +321,7 @@ fn status(world: &World, request: &NodeEnrolment, findings: &[Finding], certific
         conditions: condition::conditions(found, findings, request.metadata.generation, &world.now),
     };
     let target = Target::of(Kind::NodeEnrolment, request);
-    Write::new(target, Verb::ApplyStatus(body::<NodeEnrolment>(&Meta::same(request), Status { status })))
+    Write::new(target, Verb::ApplyStatus(body::<NodeEnrolment>(&Meta::exactly(request), Status { status })))
 }
 
 fn certificate_of(request: &NodeEnrolment) -> &str {

@@ -16,7 +16,7 @@ use kube::api::{Api, ApiResource, DeleteParams, Patch, PatchParams, PostParams, 
 use kube::runtime::events::{Event, EventType, Recorder};
 
 use crate::observe::Caches;
-use crate::write::{Kind, Target, Tell, Verb, Weight, Write};
+use crate::write::{Exactly, Kind, Target, Tell, Verb, Weight, Write};
 
 /// Writes under way at once. A store of one disk bears few; more would only queue there.
 const AT_ONCE: usize = 8;
@@ -114,7 +114,7 @@ impl Executor {
             Verb::ReplaceStatus(body) => api.replace_status(name, &post, &Raw::new(body)).await?,
             Verb::Approve(body) => api.replace_subresource("approval", name, &post, &Raw::new(body)).await?,
             Verb::Create(body) => api.create(&post, &Raw::new(body)).await?,
-            Verb::Delete { uid } => return delete(&api, name, uid).await,
+            Verb::Delete(exactly) => return delete(&api, name, exactly).await,
         };
         Ok(Some(object))
     }
@@ -149,8 +149,12 @@ fn post() -> PostParams {
     PostParams { field_manager: Some(CONTROLLER.to_owned()), ..PostParams::default() }
 }
 
-async fn delete(api: &Api<Raw>, name: &str, uid: String) -> Result<Option<Raw>, kube::Error> {
-    let exactly = Preconditions { uid: Some(uid), resource_version: None };
+async fn delete(
+    api: &Api<Raw>,
+    name: &str,
+    Exactly { uid, resource_version }: Exactly,
+) -> Result<Option<Raw>, kube::Error> {
+    let exactly = Preconditions { uid, resource_version };
     match api.delete(name, &DeleteParams::default().preconditions(exactly)).await {
         Ok(answer) => Ok(answer.left()),
         Err(error) if code(&error) == Some(404) => Ok(None),

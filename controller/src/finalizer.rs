@@ -5,7 +5,7 @@ use holdfast_api::names::FINALIZER;
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 
-use crate::write::{Kind, Target, Verb, Write, json};
+use crate::write::{Exactly, Kind, Target, Verb, Write, json};
 
 #[derive(Serialize)]
 struct Patch {
@@ -13,10 +13,9 @@ struct Patch {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Metadata {
-    uid: Option<String>,
-    resource_version: Option<String>,
+    #[serde(flatten)]
+    exactly: Exactly,
     finalizers: Vec<String>,
 }
 
@@ -28,10 +27,6 @@ pub(crate) fn is_ours(object: &impl Resource) -> bool {
 /// Takes it off exactly the object that was read; other finalizers stay.
 pub(crate) fn drop_ours<K: Resource>(kind: Kind, object: &K) -> Write {
     let others = object.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER);
-    let metadata = Metadata {
-        uid: object.uid(),
-        resource_version: object.resource_version(),
-        finalizers: others.cloned().collect(),
-    };
+    let metadata = Metadata { exactly: Exactly::of(object), finalizers: others.cloned().collect() };
     Write::new(Target::of(kind, object), Verb::Merge(json(&Patch { metadata })))
 }

@@ -48,7 +48,7 @@ fn update(world: &World, image: &VirtualMachineImage) -> Option<Write> {
         return None;
     }
     let target = Target::of(Kind::VirtualMachineImage, image);
-    let body = body::<VirtualMachineImage>(&Meta::same(image), Status { status: wanted });
+    let body = body::<VirtualMachineImage>(&Meta::exactly(image), Status { status: wanted });
     Some(Write::new(target, Verb::ApplyStatus(body)))
 }
 

@@ -11,7 +11,7 @@ use holdfast_client::{Raw, Read};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Resource, ResourceExt};
+use kube::Resource;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -19,7 +19,7 @@ use crate::cache::Name;
 use crate::heartbeat::Life;
 use crate::unread::Unread;
 use crate::world::{Grants, Node, Settings, World};
-use crate::write::{Kind, Target, Verb, Write};
+use crate::write::{Exactly, Kind, Target, Verb, Write};
 
 /// The objects, and what the hosts hold whatever the objects say.
 #[derive(Clone, Default)]
@@ -128,8 +128,8 @@ impl Model {
         if found.is_none() && self.terminating.contains(&target.namespace) {
             return;
         }
+        assert!(is_guarded(&write.verb), "it could bring something back: {write:?}");
         match &write.verb {
-            Verb::Apply(body) if found.is_none() => return self.put(target.clone(), body.clone()),
             Verb::Create(body) if found.is_none() => {
                 let mut body = body.clone();
                 if target.kind == Kind::SigningRequest {
@@ -137,7 +137,7 @@ impl Model {
                 }
                 return self.put(target.clone(), body);
             }
-            Verb::Delete { uid } if found.as_ref().is_some_and(|found| found["uid"] == json!(uid)) => {
+            Verb::Delete(exactly) if found.as_ref().is_some_and(|found| fits(found, &json!(exactly))) => {
                 return self.delete(target);
             }
             Verb::Apply(body) | Verb::ApplyStatus(body) | Verb::ReplaceStatus(body) | Verb::Merge(body)
@@ -149,7 +149,9 @@ impl Model {
                 let object = self.objects.entry(target.clone()).or_default();
                 change(object, &write.verb, body);
             }
-            Verb::Approve(body) => self.sign(target, body.clone()),
+            Verb::Approve(body) if found.as_ref().is_some_and(|found| fits(found, &body["metadata"])) => {
+                self.sign(target, body.clone());
+            }
             _ => return,
         }
         self.touch(target);
@@ -311,7 +313,7 @@ impl Model {
             keys: self.listed(Kind::SshKey, unread),
             enrolments: self.listed(Kind::NodeEnrolment, unread),
             requests: self.by_name(Kind::SigningRequest, unread),
-            leases: leases.map(|(name, lease)| (name, lease.uid().unwrap_or_default())).collect(),
+            leases: leases.map(|(name, lease)| (name, Exactly::of(&*lease))).collect(),
             grants: Grants {
                 roles: self.all(Kind::Role, unread),
                 role_bindings: self.all(Kind::RoleBinding, unread),
@@ -341,6 +343,20 @@ fn straighten(value: &mut Value) {
             items.iter_mut().for_each(straighten);
         }
         _ => {}
+    }
+}
+
+/// Whether a write that comes too late is refused, or makes something that was not there.
+fn is_guarded(verb: &Verb) -> bool {
+    let named = |exactly: &Value| exactly["uid"].is_string() && exactly["resourceVersion"].is_string();
+    match verb {
+        Verb::Create(body) => body["metadata"]["uid"].is_null(),
+        Verb::Delete(exactly) => named(&json!(exactly)),
+        Verb::Apply(body)
+        | Verb::ApplyStatus(body)
+        | Verb::ReplaceStatus(body)
+        | Verb::Merge(body)
+        | Verb::Approve(body) => named(&body["metadata"]),
     }
 }
 

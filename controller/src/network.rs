@@ -23,6 +23,6 @@ fn update(world: &World, network: &VirtualMachineNetwork) -> Option<Write> {
         return None;
     }
     let status = VirtualMachineNetworkStatus { observed_generation: generation, conditions };
-    let body = body::<VirtualMachineNetwork>(&Meta::same(network), Status { status });
+    let body = body::<VirtualMachineNetwork>(&Meta::exactly(network), Status { status });
     Some(Write::new(Target::of(Kind::VirtualMachineNetwork, network), Verb::ApplyStatus(body)))
 }

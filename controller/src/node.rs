@@ -11,10 +11,9 @@ use holdfast_api::names::{FINALIZER, SYSTEM_NAMESPACE, node_lease};
 use holdfast_api::node::{HypervisorNodeStatus, NodeIdentity, PrefetchImage};
 use holdfast_api::{HypervisorNode, NodeEnrolment};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use kube::{Resource, ResourceExt};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::capacity::Room;
 use crate::heartbeat::Life;
@@ -30,8 +29,10 @@ pub(crate) fn plan(world: &World) -> Vec<Write> {
             return farewell(world, name, node).into_iter().collect::<Vec<_>>();
         }
         let room = promised.get(name).copied().unwrap_or_default();
-        let lease = lease(world, name, &node.object.spec.identity);
-        [lease, main_part(world, name, node), half(world, name, node, room)].into_iter().flatten().collect()
+        let lease = lease(world, name, node);
+        // One of them at a time: each is refused if the object changed since it was read.
+        let own = main_part(world, node).or_else(|| half(world, name, node, room));
+        [lease, own].into_iter().flatten().collect()
     };
     world.nodes.iter().flat_map(each).collect()
 }
@@ -43,39 +44,53 @@ struct MainPart<'a> {
 
 #[derive(Serialize)]
 struct OurSpec<'a> {
+    #[serde(skip_serializing_if = "NodeIdentity::is_empty")]
     identity: &'a NodeIdentity,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     prefetch: &'a [PrefetchImage],
 }
 
-/// What we write into a node's metadata and spec, whole: apply removes what is left out.
-pub(crate) fn main_body(name: &str, identity: &NodeIdentity, prefetch: &[PrefetchImage]) -> Value {
+/// Makes the object of a node. It has no identity yet, so that one made too late gives nobody a right.
+pub(crate) fn create(name: &str) -> Write {
     let metadata = Meta { name: name.to_owned(), finalizers: vec![FINALIZER.to_owned()], ..Meta::default() };
-    body::<HypervisorNode>(&metadata, MainPart { spec: OurSpec { identity, prefetch } })
+    let empty = MainPart { spec: OurSpec { identity: &NodeIdentity::default(), prefetch: &[] } };
+    Write::new(
+        Target::cluster(Kind::HypervisorNode, name),
+        Verb::Create(body::<HypervisorNode>(&metadata, empty)),
+    )
 }
 
-fn main_part(world: &World, name: &str, node: &Node) -> Option<Write> {
+/// Writes our part of a node's metadata and spec, whole: apply removes what is left out.
+pub(crate) fn update(node: &HypervisorNode, identity: &NodeIdentity, prefetch: &[PrefetchImage]) -> Write {
+    let metadata = Meta { finalizers: vec![FINALIZER.to_owned()], ..Meta::exactly(node) };
+    let body = body::<HypervisorNode>(&metadata, MainPart { spec: OurSpec { identity, prefetch } });
+    Write::new(Target::of(Kind::HypervisorNode, node), Verb::Apply(body))
+}
+
+fn main_part(world: &World, node: &Node) -> Option<Write> {
     let spec = &node.object.spec;
     let wanted = image::prefetch(world, node);
     let ours = node.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     if ours && spec.prefetch == wanted {
         return None;
     }
-    let target = Target::cluster(Kind::HypervisorNode, name);
-    Some(Write::new(target, Verb::Apply(main_body(name, &spec.identity, &wanted))))
+    Some(update(&node.object, &spec.identity, &wanted))
 }
 
-/// The Lease of an enrolled node, which may renew it and not create it.
-fn lease(world: &World, node: &str, enrolled: &NodeIdentity) -> Option<Write> {
+/// The Lease of an enrolled node, which may renew it and not create it. The node owns it, so that the cluster removes one
+/// that was made too late.
+fn lease(world: &World, node: &str, of: &Node) -> Option<Write> {
     let name = node_lease(node);
-    if enrolled.key_sha256.is_empty() || world.leases.contains_key(&name) {
+    if !of.enrolled() || world.leases.contains_key(&name) {
         return None;
     }
+    let owner = OwnerReference { block_owner_deletion: None, controller: None, ..of.object.owner_ref(&())? };
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             namespace: Some(SYSTEM_NAMESPACE.to_owned()),
             labels: Some(node_label(node)),
+            owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
         spec: None,
@@ -106,7 +121,7 @@ fn half(world: &World, name: &str, node: &Node, room: Room) -> Option<Write> {
     let target = Target::cluster(Kind::HypervisorNode, name);
     let write = Write::new(
         target,
-        Verb::ApplyStatus(body::<HypervisorNode>(&Meta::same(&*node.object), Status { status })),
+        Verb::ApplyStatus(body::<HypervisorNode>(&Meta::exactly(&*node.object), Status { status })),
     );
     Some(with_news(write, node, &findings[0]))
 }
@@ -222,9 +237,9 @@ fn farewell(world: &World, name: &str, node: &Node) -> Option<Write> {
         return None;
     }
     let lease = node_lease(name);
-    if let Some(uid) = world.leases.get(&lease) {
+    if let Some(exactly) = world.leases.get(&lease) {
         let target = Target::in_namespace(Kind::Lease, SYSTEM_NAMESPACE, lease);
-        return Some(Write::new(target, Verb::Delete { uid: uid.clone() }));
+        return Some(Write::new(target, Verb::Delete(exactly.clone())));
     }
     let write = finalizer::drop_ours(Kind::HypervisorNode, &*node.object);
     Some(write.telling(Tell::new(

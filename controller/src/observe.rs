@@ -24,7 +24,7 @@ use crate::cache::{Cache, Name, Outage, Wake, name};
 use crate::heartbeat::Heartbeats;
 use crate::unread::Unread;
 use crate::world::{Grants, Node, Settings, World};
-use crate::write::Kind;
+use crate::write::{Exactly, Kind};
 
 /// The looks at Leases before their nodes are declared silent may take this long in a pass; those without an answer by
 /// then are not declared, and the pass goes on.
@@ -143,10 +143,7 @@ impl Caches {
             keys: self.keys.all(now, &mut unread),
             enrolments: self.enrolments.all(now, &mut unread),
             requests: requests.into_iter().map(|request| (request.name_any(), request)).collect(),
-            leases: leases
-                .into_iter()
-                .map(|lease| (lease.name_any(), lease.uid().unwrap_or_default()))
-                .collect(),
+            leases: leases.into_iter().map(|lease| (lease.name_any(), Exactly::of(&*lease))).collect(),
             grants: Grants {
                 roles: by_name(self.roles.all(now, &mut unread)),
                 role_bindings: by_name(self.role_bindings.all(now, &mut unread)),

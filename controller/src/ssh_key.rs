@@ -31,7 +31,7 @@ fn update(world: &World, key: &SSHKey) -> Option<Write> {
         return None;
     }
     let status = SSHKeyStatus { fingerprint, observed_generation: generation, conditions };
-    let body = body::<SSHKey>(&Meta::same(key), Status { status });
+    let body = body::<SSHKey>(&Meta::exactly(key), Status { status });
     Some(Write::new(Target::of(Kind::SshKey, key), Verb::ApplyStatus(body)))
 }
 

@@ -19,7 +19,7 @@ use crate::cache::Name;
 use crate::capacity::{self, Room};
 use crate::heartbeat::Life;
 use crate::unread::Unread;
-use crate::write::Kind;
+use crate::write::{Exactly, Kind};
 
 /// What the administrator decided at start.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ pub(crate) struct World {
     pub(crate) enrolments: Vec<Arc<NodeEnrolment>>,
     pub(crate) requests: BTreeMap<String, Arc<CertificateSigningRequest>>,
     /// UIDs of the nodes' Leases, by name.
-    pub(crate) leases: BTreeMap<String, String>,
+    pub(crate) leases: BTreeMap<String, Exactly>,
     pub(crate) grants: Grants,
     /// Which of all these could not be read whole.
     pub(crate) unread: Unread,
@@ -112,6 +112,12 @@ impl Node {
     /// Whether a person has declared the host gone for good.
     pub(crate) fn removing(&self) -> bool {
         self.object.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it has an identity and is to stay. One that was made and has no identity yet gives nobody any right; one
+    /// whose identity cannot be read keeps what it has.
+    pub(crate) fn enrolled(&self) -> bool {
+        !self.removing() && (self.unread || !self.object.spec.identity.is_empty())
     }
 
     /// Whether nothing is heard from it. While that is not known anew, what was said last holds.

@@ -86,9 +86,15 @@ impl fmt::Display for Target {
 }
 
 /// How an object is written. Bodies are whole objects of the API, but for the fields we leave alone.
+///
+/// # Guarantees
+/// A write may reach the API long after it was planned: the leader slept, or the line did, and another leads meanwhile.
+/// So what was read is written only as it was read ([`Exactly`]) and never made by that, and what was missing is made by
+/// `Create` alone. Of what is made too late nothing follows: a grant that nobody needs is withdrawn by whoever leads, and a
+/// `HypervisorNode` has no identity yet, so it gives no rights (`crate::enrol`).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Verb {
-    /// Server-side apply of metadata and spec, by force.
+    /// Server-side apply of metadata and spec, by force, to an object that was read.
     Apply(Value),
     /// Server-side apply of status, by force.
     ApplyStatus(Value),
@@ -100,8 +106,8 @@ pub(crate) enum Verb {
     Create(Value),
     /// Replaces the approval of a `CertificateSigningRequest`.
     Approve(Value),
-    /// Deletes exactly this object, not one of the same name made since.
-    Delete { uid: String },
+    /// Deletes exactly this object, as it was read.
+    Delete(Exactly),
 }
 
 /// An event that tells the story of a write, published once the write succeeded.
@@ -166,6 +172,23 @@ impl Write {
     }
 }
 
+/// The one object that was read, in the version that was read: the API refuses a write to any other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Exactly {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resource_version: Option<String>,
+}
+
+impl Exactly {
+    /// This object as it is here.
+    pub(crate) fn of<K: Resource>(object: &K) -> Self {
+        Self { uid: object.uid(), resource_version: object.resource_version() }
+    }
+}
+
 /// Metadata of an applied object.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -173,12 +196,8 @@ pub(crate) struct Meta {
     pub(crate) name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) namespace: Option<String>,
-    /// Set where the write must find the object as it was read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) resource_version: Option<String>,
-    /// Set where the write must not reach an object of the same name made since.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) uid: Option<String>,
+    #[serde(flatten)]
+    pub(crate) exactly: Exactly,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) finalizers: Vec<String>,
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
@@ -188,14 +207,14 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    /// Name, namespace, UID and version of an object that was read: the write is refused if it changed since.
+    /// Of an object that was read: the write is refused if it changed since.
     pub(crate) fn exactly<K: Resource>(object: &K) -> Self {
-        Self { resource_version: object.resource_version(), ..Self::same(object) }
-    }
-
-    /// Name, namespace and UID of an object that was read: its other writers do not matter.
-    pub(crate) fn same<K: Resource>(object: &K) -> Self {
-        Self { name: object.name_any(), namespace: object.namespace(), uid: object.uid(), ..Self::default() }
+        Self {
+            name: object.name_any(),
+            namespace: object.namespace(),
+            exactly: Exactly::of(object),
+            ..Self::default()
+        }
     }
 }
 

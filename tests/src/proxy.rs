@@ -5,13 +5,14 @@
 //! two writes" needs nothing in the program under test.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use serde_json::json;
@@ -36,7 +37,18 @@ struct Shared {
     client: reqwest::Client,
     /// How many writes may still pass.
     left: AtomicUsize,
+    /// Whether further writes are kept for later.
+    keeps: AtomicBool,
+    kept: Mutex<Vec<Kept>>,
     passed: Mutex<Vec<String>>,
+}
+
+/// A write on its way.
+struct Kept {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Bytes,
 }
 
 impl Proxy {
@@ -49,6 +61,8 @@ impl Proxy {
             upstream: format!("https://{}:{}", server.host, server.port),
             client: client.context("could not make an HTTP client")?,
             left: AtomicUsize::new(usize::MAX),
+            keeps: AtomicBool::new(false),
+            kept: Mutex::default(),
             passed: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.context("could not listen")?;
@@ -73,12 +87,41 @@ impl Proxy {
 
     /// Lets this many more writes pass, then cuts the line: nothing passes and no answer arrives, not even the last one.
     pub fn cut_after(&self, writes: usize) {
+        self.shared.keeps.store(false, Ordering::SeqCst);
         self.shared.left.store(writes, Ordering::SeqCst);
+    }
+
+    /// Lets this many more writes pass with their answers, then cuts the line and keeps the writes that come after, as a
+    /// line or a leader that sleeps does.
+    pub fn keep_after(&self, writes: usize) {
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared.keeps.store(true, Ordering::SeqCst);
+        self.shared.left.store(writes, Ordering::SeqCst);
+    }
+
+    /// Whether a write is kept.
+    pub fn keeps(&self) -> bool {
+        !self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Sends the writes that were kept, and returns which were taken.
+    pub async fn deliver(&self) -> Result<Vec<String>> {
+        let kept = std::mem::take(&mut *self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut taken = Vec::new();
+        for Kept { method, path, headers, body } in kept {
+            let name = format!("{method} {path}");
+            let target = format!("{}{path}", self.shared.upstream);
+            let sent = self.shared.client.request(method, target).headers(headers).body(body).send().await;
+            if sent.context("could not deliver a write")?.status().is_success() {
+                taken.push(name);
+            }
+        }
+        Ok(taken)
     }
 
     /// Lets everything pass again.
     pub fn mend(&self) {
-        self.cut_after(usize::MAX);
+        self.shared.left.store(usize::MAX, Ordering::SeqCst);
     }
 
     /// Whether the line is cut.
@@ -112,6 +155,9 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Result<Res
     let (parts, body) = request.into_parts();
     let counted = counts(&parts.method, parts.uri.path());
     if !shared.admit(counted) {
+        if counted && shared.keeps.load(Ordering::SeqCst) {
+            shared.keep(parts, body).await?;
+        }
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     if counted {
@@ -122,7 +168,8 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Result<Res
     let target = format!("{}{}", shared.upstream, parts.uri);
     let sent = shared.client.request(parts.method, target).headers(forwarded(parts.headers)).body(body);
     let answer = sent.send().await.map_err(|_| StatusCode::BAD_GATEWAY)?;
-    if counted && shared.left.load(Ordering::SeqCst) == 0 {
+    let lost = shared.left.load(Ordering::SeqCst) == 0 && !shared.keeps.load(Ordering::SeqCst);
+    if counted && lost {
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     let mut response = Response::builder().status(answer.status());
@@ -133,6 +180,14 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Result<Res
 }
 
 impl Shared {
+    async fn keep(&self, parts: Parts, body: Body) -> Result<(), StatusCode> {
+        let body = to_bytes(body, BODY_LIMIT).await.map_err(|_| StatusCode::BAD_REQUEST)?;
+        let path = parts.uri.to_string();
+        let kept = Kept { method: parts.method, path, headers: forwarded(parts.headers), body };
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+        Ok(())
+    }
+
     /// Whether the request may pass; a write that counts takes its place.
     fn admit(&self, counted: bool) -> bool {
         let take = |left: usize| match (left, counted) {

@@ -1,5 +1,6 @@
 //! The controller is killed after each of its writes, as a power cut would; the next one finishes the work, and nothing
-//! is held by two nodes. Guests play no part, so the nodes are played by the test.
+//! is held by two nodes. The write that it would have made next arrives once all of it was undone, as that of a leader who
+//! slept through its Lease: it brings nothing back. Guests play no part, so the nodes are played by the test.
 
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_api::names::node_lease;
@@ -9,7 +10,9 @@ use holdfast_tests::kubeconfig::{self, Login};
 use holdfast_tests::office::Office;
 use holdfast_tests::scene::{ONE_AT_A_TIME, Scene, wait};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -27,13 +30,14 @@ async fn killed_after(
     office.kill_controller();
     office.proxy().mend();
     work().await?;
-    office.proxy().cut_after(writes);
+    office.proxy().keep_after(writes);
     office.start_controller()?;
     let cut = wait(office, "the cut, or the end", async || {
-        Ok(match (office.proxy().is_cut(), done().await?) {
-            (true, _) => Some(true),
-            (false, true) => Some(false),
-            (false, false) => None,
+        // Without a further write only the end shows that there were so many.
+        Ok(match (office.proxy().keeps(), office.proxy().is_cut(), done().await?) {
+            (true, _, _) | (false, true, true) => Some(true),
+            (false, false, true) => Some(false),
+            (false, _, false) => None,
         })
     });
     let cut = cut.await?;
@@ -42,6 +46,18 @@ async fn killed_after(
     office.start_controller()?;
     wait(office, "the work to be finished", async || Ok(done().await?.then_some(()))).await?;
     Ok(cut)
+}
+
+/// Delivers the writes of the leader that slept: what it had read is refused, and of what it makes nothing is left once
+/// `undone` holds again. Returns what was taken.
+async fn late_writes_bring_nothing_back(
+    office: &Office,
+    undone: impl AsyncFn() -> Result<bool>,
+) -> Result<Vec<String>> {
+    let taken = office.proxy().deliver().await?;
+    ensure!(taken.iter().all(|write| write.starts_with("POST ")), "taken although it was read: {taken:#?}");
+    wait(office, "late writes to be undone", async || Ok(undone().await?.then_some(()))).await?;
+    Ok(taken)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,6 +75,7 @@ async fn a_binding_is_finished_by_the_next_controller() -> Result<()> {
         let cut = cut.await?;
         scene.delete("default", &name).await?;
         wait(&office, "it to be gone", async || Ok(scene.is_clear("default").await?.then_some(()))).await?;
+        late_writes_bring_nothing_back(&office, async || scene.is_clear("default").await).await?;
         if !cut {
             return ensure_many(writes, 6);
         }
@@ -81,7 +98,9 @@ async fn a_deletion_is_finished_by_the_next_controller() -> Result<()> {
             async || scene.delete("default", &name).await,
             async || scene.is_clear("default").await,
         );
-        if !cut.await? {
+        let cut = cut.await?;
+        late_writes_bring_nothing_back(&office, async || scene.is_clear("default").await).await?;
+        if !cut {
             return ensure_many(writes, 4);
         }
     }
@@ -108,11 +127,33 @@ async fn an_enrolment_is_finished_by_the_next_controller() -> Result<()> {
         let requests: Api<CertificateSigningRequest> = Api::all(admin.clone());
         let label = ListParams::default().labels(&format!("holdfast.dev/node=n{writes}"));
         ensure!(requests.list(&label).await?.items.len() == 1, "one request of the cluster, not more");
+        let node = format!("n{writes}");
+        remove(&office, &admin, &node).await?;
+        late_writes_bring_nothing_back(&office, async || is_nobody(&admin, &node).await).await?;
         if !cut {
             return ensure_many(writes, 10);
         }
     }
     bail!("an enrolment takes more than {MOST_WRITES} writes")
+}
+
+/// Declares a host gone, and waits until its object is.
+async fn remove(office: &Office, admin: &Client, node: &str) -> Result<()> {
+    let nodes: Api<HypervisorNode> = Api::all(admin.clone());
+    nodes.delete(node, &DeleteParams::default()).await.context("could not delete the node")?;
+    wait(office, "the node to be gone", async || Ok(nodes.get_opt(node).await?.is_none().then_some(()))).await
+}
+
+/// Whether no node of this name has an identity, a right or a Lease.
+async fn is_nobody(admin: &Client, node: &str) -> Result<bool> {
+    let nodes: Api<HypervisorNode> = Api::all(admin.clone());
+    let identity = nodes.get_opt(node).await?.map(|node| node.spec.identity).unwrap_or_default();
+    let leases: Api<Lease> = Api::namespaced(admin.clone(), "holdfast-system");
+    let label = ListParams::default().labels(&format!("holdfast.dev/node={node}"));
+    let (roles, cluster_roles): (Api<Role>, Api<ClusterRole>) =
+        (Api::all(admin.clone()), Api::all(admin.clone()));
+    let rights = roles.list(&label).await?.items.len() + cluster_roles.list(&label).await?.items.len();
+    Ok(identity.is_empty() && rights == 0 && leases.get_opt(&node_lease(node)).await?.is_none())
 }
 
 async fn asking(office: &Office) -> Result<Api<NodeEnrolment>> {
@@ -206,7 +247,7 @@ async fn a_node_that_is_deleted_releases_its_machines_and_loses_its_rights() -> 
     let gone = async || Ok(nodes.get_opt(&before).await?.is_none().then_some(()));
     wait(&office, "the node to be gone", gone).await?;
     let own = scene.node(&before)?.client();
-    let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(own, "holdfast-system");
+    let leases: Api<Lease> = Api::namespaced(own, "holdfast-system");
     let refused = leases.get(&node_lease(&before)).await.expect_err("its rights are gone");
     assert!(refused.to_string().contains("forbidden"), "{refused}");
     Ok(())

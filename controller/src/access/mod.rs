@@ -23,8 +23,8 @@ use kube::{Resource, ResourceExt};
 
 use crate::cache::Name;
 use crate::finalizer;
-use crate::world::{Binding, World, binding_unread, labelled, node_label};
-use crate::write::{Kind, Target, Verb, Write, json};
+use crate::world::{Binding, Node, World, binding_unread, labelled, node_label};
+use crate::write::{Exactly, Kind, Target, Verb, Write, json};
 
 /// Events about cluster-scoped objects live in this namespace.
 const EVENTS_OF_NODES: &str = "default";
@@ -81,7 +81,7 @@ pub(crate) fn plan(world: &World) -> Plan {
     // Unlike a Role, a ClusterRole must stand before it is bound: the API server compares its rights with ours.
     let stands = |target: &Target| grants.cluster_roles.contains_key(&(String::new(), target.name.clone()));
     let early = |write: &Write| {
-        let binds = write.target.kind == Kind::ClusterRoleBinding && matches!(write.verb, Verb::Apply(_));
+        let binds = write.target.kind == Kind::ClusterRoleBinding && !matches!(write.verb, Verb::Delete(_));
         binds && !stands(&write.target)
     };
     plan.writes.retain(|write| !early(write));
@@ -89,7 +89,7 @@ pub(crate) fn plan(world: &World) -> Plan {
 }
 
 /// Plans what is missing, what differs and what nobody needs any more, for one kind.
-fn settle<K: Resource + serde::Serialize>(
+fn settle<K: Resource + Clone + serde::Serialize>(
     plan: &mut Plan,
     kind: Kind,
     wanted: &BTreeMap<Name, K>,
@@ -97,12 +97,14 @@ fn settle<K: Resource + serde::Serialize>(
     same: impl Fn(&K, &K) -> bool,
 ) {
     for (name, grant) in wanted {
-        if found.get(name).is_some_and(|found| same(found, grant) && same_meta(&**found, grant)) {
+        let found = found.get(name);
+        if found.is_some_and(|found| same(found, grant) && same_meta(&**found, grant)) {
             continue;
         }
         let node = labelled(grant.meta()).unwrap_or_default().to_owned();
         plan.missing.insert((name.0.clone(), node));
-        plan.writes.push(Write::new(Target::of(kind, grant), Verb::Apply(json(grant))));
+        let verb = found.map_or_else(|| Verb::Create(json(grant)), |found| changed(&**found, grant));
+        plan.writes.push(Write::new(Target::of(kind, grant), verb));
     }
     let kept = |grant: &K| {
         let node = labelled(grant.meta()).unwrap_or_default().to_owned();
@@ -111,6 +113,14 @@ fn settle<K: Resource + serde::Serialize>(
     let unneeded = found.iter().filter(|(name, grant)| !wanted.contains_key(*name) && !kept(grant));
     let withdrawn: Vec<_> = unneeded.filter_map(|(_, grant)| withdraw(kind, &**grant)).collect();
     plan.writes.extend(withdrawn);
+}
+
+/// Gives a grant that was read what is wanted.
+fn changed<K: Resource + Clone + serde::Serialize>(found: &K, wanted: &K) -> Verb {
+    let mut wanted = wanted.clone();
+    wanted.meta_mut().uid = found.uid();
+    wanted.meta_mut().resource_version = found.resource_version();
+    Verb::Apply(json(&wanted))
 }
 
 /// A grant on its way out still grants, and cannot be given finalizers any more.
@@ -123,8 +133,7 @@ fn same_meta<K: Resource>(found: &K, wanted: &K) -> bool {
 /// Deletes first and lets go after: a grant without finalizer would vanish with its namespace.
 fn withdraw<K: Resource>(kind: Kind, grant: &K) -> Option<Write> {
     if grant.meta().deletion_timestamp.is_none() {
-        let uid = grant.uid().unwrap_or_default();
-        return Some(Write::new(Target::of(kind, grant), Verb::Delete { uid }));
+        return Some(Write::new(Target::of(kind, grant), Verb::Delete(Exactly::of(grant))));
     }
     finalizer::is_ours(grant).then(|| finalizer::drop_ours(kind, grant))
 }
@@ -142,12 +151,12 @@ fn kept(world: &World) -> BTreeSet<(String, String)> {
 
 fn wanted(world: &World) -> Wanted {
     let mut wanted = Wanted::default();
-    for name in world.nodes.iter().filter(|(_, node)| !node.removing()).map(|(name, _)| name) {
+    for name in world.nodes.iter().filter(|(_, node)| node.enrolled()).map(|(name, _)| name) {
         wanted.own(name);
     }
     for vm in &world.machines {
         let (Some(node), Some(namespace)) = (Binding::of(vm).node(), vm.namespace()) else { continue };
-        if world.nodes.get(node).is_some_and(|node| !node.removing()) {
+        if world.nodes.get(node).is_some_and(Node::enrolled) {
             wanted.serving(world, node, &namespace, vm);
         }
     }

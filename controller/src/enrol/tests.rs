@@ -391,3 +391,17 @@ fn one_name_takes_no_more_than_its_share_of_a_pass() {
     run(&mut model);
     assert!(issued(&model, "edge-1-99").0);
 }
+
+#[test]
+fn a_node_that_was_made_and_has_no_identity_gets_no_right() {
+    let mut model = open();
+    let made = Target::cluster(Kind::HypervisorNode, "edge-1");
+    model.put(made, json!({"metadata": {"finalizers": ["holdfast.dev/controller"]}, "spec": {}}));
+    run(&mut model);
+    for kind in [Kind::Role, Kind::ClusterRole, Kind::RoleBinding, Kind::ClusterRoleBinding, Kind::Lease] {
+        assert_eq!(model.targets(kind), [], "{kind:?}");
+    }
+    asks(&mut model, "edge-1-a", "edge-1", &key());
+    run(&mut model);
+    assert!(issued(&model, "edge-1-a").0);
+}

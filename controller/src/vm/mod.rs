@@ -30,7 +30,7 @@ use crate::finalizer;
 use crate::node;
 use crate::place::{self, Candidate, Wish};
 use crate::world::{self, Binding, Node, World, mark};
-use crate::write::{Kind, Meta, Status, Target, Verb, Write, body, json};
+use crate::write::{Exactly, Kind, Meta, Status, Target, Verb, Write, body, json};
 
 /// Longer than a binding takes; a status in between would be one more write for each virtual machine.
 const MOMENTS: SignedDuration = SignedDuration::from_secs(10);
@@ -300,17 +300,12 @@ fn unmarked(vm: &VirtualMachine) -> Write {
         metadata: Unmark,
     }
     #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
     struct Unmark {
-        uid: Option<String>,
-        resource_version: Option<String>,
+        #[serde(flatten)]
+        exactly: Exactly,
         annotations: BTreeMap<&'static str, Option<()>>,
     }
-    let metadata = Unmark {
-        uid: vm.uid(),
-        resource_version: vm.resource_version(),
-        annotations: BTreeMap::from([(PLACED_ON, None)]),
-    };
+    let metadata = Unmark { exactly: Exactly::of(vm), annotations: BTreeMap::from([(PLACED_ON, None)]) };
     Write::new(Target::of(Kind::VirtualMachine, vm), Verb::Merge(json(&Patch { metadata })))
 }
 
