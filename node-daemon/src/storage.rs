@@ -48,7 +48,7 @@ pub(crate) fn images_in(state: &Path) -> PathBuf {
 pub(crate) fn usage(state: &Path) -> io::Result<Usage> {
     let device = fs::metadata(state)?.dev();
     let images = images_in(state);
-    let apart = fs::metadata(&images).map(|found| found.dev()).ok().filter(|other| *other != device);
+    let apart = apart(state);
     Ok(Usage {
         free: free(state)?,
         ours: allocated(&dir::all(state), device).saturating_add(allocated(&images, device)),
@@ -57,6 +57,17 @@ pub(crate) fn usage(state: &Path) -> io::Result<Usage> {
             None => Place::Together,
         },
     })
+}
+
+/// The device the images lie on, where that is not the one of the state folder.
+fn apart(state: &Path) -> Option<u64> {
+    let device = fs::metadata(state).ok()?.dev();
+    fs::metadata(images_in(state)).map(|found| found.dev()).ok().filter(|other| *other != device)
+}
+
+/// How much of what guests were promised images could take from them: nothing, where they lie apart.
+pub(crate) fn kept_from_images(state: &Path, promised: u64) -> u64 {
+    if apart(state).is_some() { 0 } else { promised }
 }
 
 /// Bytes that anybody may still write there.
@@ -93,5 +104,15 @@ mod tests {
         let found = usage(dir.path()).unwrap();
         assert!((1 << 20..2 << 20).contains(&found.ours), "{found:?}");
         assert_eq!((found.images, found.for_images()), (Place::Together, found.free + found.ours));
+        assert_eq!(kept_from_images(dir.path(), 7), 7);
+    }
+
+    #[test]
+    fn images_on_a_filesystem_of_their_own_take_nothing_from_guests() {
+        let dir = tempfile::tempdir().unwrap();
+        // Any filesystem that is another one will do.
+        std::os::unix::fs::symlink("/proc/sys/kernel", images_in(dir.path())).unwrap();
+        assert_eq!(kept_from_images(dir.path(), 7), 0);
+        assert!(matches!(usage(dir.path()).unwrap().images, Place::Apart(_)));
     }
 }

@@ -26,6 +26,7 @@ use crate::node::report::confinement;
 use crate::node::{Holdings, HypervisorVersions};
 use crate::objects::Changed;
 use crate::run::Driver;
+use crate::storage;
 
 /// Between two sweeps when nothing happens.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -204,6 +205,7 @@ impl Supervisor {
     fn collect_images(&self, held: &Held) {
         let context = &self.context;
         let promised = room::unwritten(holdings::disks(context, held), context.disk_factor);
+        let promised = storage::kept_from_images(&context.state_dir, promised);
         context.fetches.learn(needs::needs(&holdings::census(context, held)), promised);
         match context.fetches.cache().collect() {
             Ok(removed) if !removed.is_empty() => {
