@@ -85,6 +85,10 @@ impl NodeIdentity {
 /// An image to fetch ahead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct PrefetchImage {
+    /// UID of the image object; what another one asks for is tried at once.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 36))]
+    pub uid: String,
     /// Namespace of the image object.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 63))]
@@ -99,6 +103,16 @@ pub struct PrefetchImage {
     /// Whether the bytes serve only namespaces whose own source delivered them. Default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub private: bool,
+}
+
+impl PrefetchImage {
+    /// Whether both are the same work, whichever object asks for it.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let Self { uid: _, namespace, source, digest, format, private } = self;
+        (namespace, source, digest, format, private)
+            == (&other.namespace, &other.source, &other.digest, &other.format, &other.private)
+    }
 }
 
 /// What the node is and holds, and what the controller says of it.

@@ -91,7 +91,7 @@ fn ready(world: &World, image: &VirtualMachineImage, held: &BTreeMap<&str, &Cach
 
 fn waits_for(name: &str, node: &Node, image: &VirtualMachineImage) -> String {
     let ordered = &node.object.spec.prefetch;
-    if ordered.len() >= MOST_PREFETCHED && !ordered.contains(&order(image)) {
+    if ordered.len() >= MOST_PREFETCHED && !ordered.iter().any(|other| order(image).is_like(other)) {
         return format!(
             "{name} fetches {MOST_PREFETCHED} other images ahead, which is the most: take prefetch from one of them, or \
              select fewer nodes"

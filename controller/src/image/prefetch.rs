@@ -50,7 +50,7 @@ fn in_turn(wanted: Vec<(Age<'_>, PrefetchImage)>) -> Vec<PrefetchImage> {
     let mut ranked = Vec::new();
     for (age, order) in wanted {
         let earlier = turns.entry(order.namespace.clone()).or_default();
-        if !earlier.contains(&order) {
+        if !earlier.iter().any(|other| order.is_like(other)) {
             ranked.push((earlier.len(), age, order.clone()));
             earlier.push(order);
         }
@@ -67,6 +67,7 @@ fn age(image: &VirtualMachineImage) -> Age<'_> {
 /// An image as a node is told of it.
 pub(super) fn order(image: &VirtualMachineImage) -> PrefetchImage {
     PrefetchImage {
+        uid: image.uid().unwrap_or_default(),
         namespace: image.namespace().unwrap_or_default(),
         source: image.spec.source.clone(),
         digest: image.spec.digest.clone(),
@@ -147,6 +148,19 @@ mod tests {
             told(&ordered(&images, &[])),
             [("bank", "01"), ("shop", "04"), ("bank", "02"), ("bank", "03")]
         );
+    }
+
+    #[test]
+    fn an_image_that_was_made_again_is_the_same_work_and_said_by_another_object() {
+        let made = |uid: &str| -> VirtualMachineImage {
+            serde_json::from_value(json!({
+                "apiVersion": "holdfast.dev/v1alpha1", "kind": "VirtualMachineImage", "metadata": {"name": "a", "uid": uid},
+                "spec": {"source": {"http": {"url": "https://a.example/1"}}, "digest": digest(1), "format": "raw"},
+            }))
+            .unwrap()
+        };
+        let (first, again) = (order(&made("one")), order(&made("two")));
+        assert!(first.is_like(&again) && first != again);
     }
 
     #[test]

@@ -41,16 +41,11 @@ pub(crate) struct Wanted {
 pub(crate) struct Wish {
     /// What shall be fetched.
     pub(crate) wanted: Wanted,
-    /// UID of the image object that says so; `None` for what is fetched ahead. Another object than those before is a
-    /// person's word that it is worth another try.
+    /// UID of the image object that says so, where it is known. Another object than those before is a person's word that
+    /// it is worth another try.
     pub(crate) object: Option<String>,
-}
-
-impl Wish {
-    /// What it is for: an object is read for a virtual machine alone.
-    fn purpose(&self) -> Purpose {
-        self.object.as_ref().map_or(Purpose::Ahead, |_| Purpose::Machine)
-    }
+    /// What it is for.
+    pub(crate) purpose: Purpose,
 }
 
 /// How a download stands.

@@ -48,7 +48,7 @@ fn wanted(digest: &str, url: &str) -> Wanted {
 }
 
 fn wish(wanted: &Wanted) -> Wish {
-    Wish { wanted: wanted.clone(), object: None }
+    Wish { wanted: wanted.clone(), object: None, purpose: Purpose::Ahead }
 }
 
 /// A server that takes connections and says nothing.

@@ -18,7 +18,7 @@ use super::observed::{
 use super::record::Record;
 use super::room;
 use crate::disk;
-use crate::image::{self, Digest, Format, Privacy, Progress, Tenant};
+use crate::image::{self, Digest, Format, Privacy, Progress, Purpose, Tenant};
 use crate::libvirt::{self, DomainState, PausedReason, ShutOffReason};
 use crate::network::NetworkRecord;
 use crate::objects::Lookup;
@@ -303,7 +303,7 @@ fn parse(image: &VirtualMachineImage) -> Result<Wish, Obstacle> {
     let tenant = Tenant { namespace, privacy: privacy(spec.private) };
     let wanted = fetchable(&spec.source, &spec.digest, spec.format, tenant);
     let wanted = wanted.map_err(|sentence| Obstacle::later("ImageRefused", sentence))?;
-    Ok(Wish { wanted, object: image.metadata.uid.clone() })
+    Ok(Wish { wanted, object: image.metadata.uid.clone(), purpose: Purpose::Machine })
 }
 
 /// What shall be fetched ahead.

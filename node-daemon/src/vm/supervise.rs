@@ -20,6 +20,7 @@ use super::memory::Memory;
 use super::panics::survive;
 use super::{needs, observe, reconcile, room};
 use crate::health::Pulse;
+use crate::image::Purpose;
 use crate::jitter::spread;
 use crate::libvirt::{self, Event};
 use crate::node::report::confinement;
@@ -193,7 +194,8 @@ impl Supervisor {
         for image in &self.context.wishes.borrow().prefetch {
             match observe::prefetchable(image) {
                 Ok(wanted) if !self.context.fetches.cache().has_for(&wanted.digest, &wanted.tenant) => {
-                    self.context.fetches.begin(&Wish { wanted, object: None });
+                    let object = Some(image.uid.clone()).filter(|uid| !uid.is_empty());
+                    self.context.fetches.begin(&Wish { wanted, object, purpose: Purpose::Ahead });
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(digest = image.digest, error, "prefetch refused"),

@@ -80,7 +80,7 @@ pub(super) enum Failure {
 impl Tasks {
     /// Queues a wish, unless it stands in the queue, runs, or failed and is not due again.
     pub(super) fn ask(&mut self, wish: &Wish, now: Instant) {
-        let Wish { wanted, object } = wish;
+        let Wish { wanted, object, purpose } = wish;
         self.all.retain(|other, task| other == wanted || task.lasts(now));
         let all = &self.all;
         self.served.retain(|namespace, _| all.keys().any(|one| one.tenant.namespace == *namespace));
@@ -88,7 +88,7 @@ impl Tasks {
             let (past, objects) =
                 self.all.remove(wanted).map(|task| (task.past, task.objects)).unwrap_or_default();
             let state = State::Waiting { since: now };
-            let task = Task { state, past, objects, purpose: wish.purpose(), looked: now };
+            let task = Task { state, past, objects, purpose: *purpose, looked: now };
             self.all.insert(wanted.clone(), task);
         }
         if let Some(task) = self.all.get_mut(wanted) {
@@ -104,7 +104,7 @@ impl Tasks {
             State::Failed { .. } => {}
             State::Waiting { .. } | State::Running { .. } => {
                 task.objects.extend(wish.object.clone());
-                (task.purpose, task.looked) = (task.purpose.min(wish.purpose()), now);
+                (task.purpose, task.looked) = (task.purpose.min(wish.purpose), now);
             }
         }
         Some(&task.state)

@@ -12,7 +12,7 @@ fn wanted(digest: u8, from: u8) -> Wanted {
 }
 
 fn wish(wanted: &Wanted) -> Wish {
-    Wish { wanted: wanted.clone(), object: None }
+    Wish { wanted: wanted.clone(), object: None, purpose: Purpose::Ahead }
 }
 
 fn broke_off(bytes: u64) -> Failure {
