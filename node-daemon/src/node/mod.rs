@@ -38,8 +38,8 @@ pub(crate) struct HypervisorVersions {
     pub(crate) libvirt: String,
     /// Of the hypervisor, such as QEMU 10.0.2.
     pub(crate) hypervisor: String,
-    /// Security drivers in use, such as apparmor and dac.
-    pub(crate) security_drivers: Vec<String>,
+    /// Security drivers in use, such as apparmor and dac; `None` where an earlier release reported.
+    pub(crate) security_drivers: Option<Vec<String>>,
 }
 
 /// What people and the controller ask of this node.

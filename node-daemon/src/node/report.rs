@@ -144,7 +144,7 @@ fn status(
             message: bounds::cut(proof.message().to_owned(), bounds::SENTENCE),
         }),
         networks: Some(facts.networks.clone()),
-        confinement: holdings.hypervisor.as_ref().map(|_| confinement(hypervisor.security_drivers)),
+        confinement: hypervisor.security_drivers.map(confinement),
         // Until the key can live in hardware there is no other way to run (config.rs).
         insecure_dev: true,
         images: holdings.images.clone(),
@@ -172,7 +172,7 @@ fn reported(observed: &HypervisorNode) -> Holdings {
         hypervisor: Some(HypervisorVersions {
             libvirt: versions.libvirt,
             hypervisor: versions.hypervisor,
-            security_drivers: status.confinement.unwrap_or_default().drivers,
+            security_drivers: status.confinement.map(|said| said.drivers),
         }),
     }
 }
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_node_whose_libvirt_has_neither_apparmor_nor_selinux_says_so() {
         let said = |drivers: &[&str]| {
-            let security_drivers = drivers.iter().map(ToString::to_string).collect();
+            let security_drivers = Some(drivers.iter().map(ToString::to_string).collect());
             let hypervisor = Some(HypervisorVersions { security_drivers, ..HypervisorVersions::default() });
             let held = Holdings { hypervisor, ..Holdings::default() };
             let reported = status(&facts(), Accelerator::Kvm, &Proof::Holds, &held).confinement.unwrap();

@@ -177,7 +177,8 @@ impl Supervisor {
     /// Said once for each state that libvirt comes back in.
     fn hear_of_libvirt(&mut self, said: Option<&HypervisorVersions>) {
         let Some(said) = said.filter(|said| self.versions.as_ref() != Some(said)) else { return };
-        let ConfinementStatus { drivers, message } = confinement(said.security_drivers.clone());
+        let ConfinementStatus { drivers, message } =
+            confinement(said.security_drivers.clone().unwrap_or_default());
         if !message.is_empty() {
             tracing::warn!(?drivers, "{message}");
         }
@@ -240,7 +241,7 @@ async fn look_around(context: Arc<Context>) -> Result<Found, libvirt::Error> {
     let versions = host.map(|host| HypervisorVersions {
         libvirt: host.libvirt_version,
         hypervisor: host.hypervisor_version,
-        security_drivers: host.security_drivers,
+        security_drivers: Some(host.security_drivers),
     });
     Ok(Found { held, versions, freed })
 }
