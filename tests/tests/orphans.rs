@@ -216,7 +216,7 @@ async fn a_node_that_is_deleted_releases_its_guests_and_finds_them_as_orphans_wh
 
         let delete = async || nodes(story).delete("b", &DeleteParams::default()).await;
         let refused = delete().await.expect_err("it is alive").to_string();
-        ensure!(refused.contains("is Ready and holds virtual machines"), "{refused}");
+        ensure!(refused.contains("is heard from and has virtual machines"), "{refused}");
         story.site.member("b").await?.kill_daemon();
         wait_for("the silent node to be deleted", SOON, async || {
             Ok(delete().await.map_or_else(|error| Look::NotYet(error.to_string()), |_| Look::Done(())))

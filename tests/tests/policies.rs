@@ -67,7 +67,28 @@ async fn policies_refuse_in_a_sentence_what_rights_cannot_tell_apart() -> Result
     an_editor(&office).await?;
     the_controller(&controller).await?;
     the_controller_and_objects_of_people(&controller).await;
-    the_controller_and_certificates(&controller, &office.admin().await?).await
+    the_controller_and_certificates(&controller, &office.admin().await?).await?;
+    a_node_that_is_heard_from(&office, &scene).await
+}
+
+/// A deletion says that the host is gone for good. One that is heard from is not, be it ill; and a machine that was just
+/// placed there is not reported yet.
+async fn a_node_that_is_heard_from(office: &Office, scene: &Scene) -> Result<()> {
+    scene.stops("a");
+    let problem = json!([{"reason": "HypervisorUnreachable", "message": "libvirt does not answer"}]);
+    let ill = merge(json!({"status": {"virtualMachines": [], "problems": problem}}));
+    let own: Api<HypervisorNode> = Api::all(scene.node("a")?.client());
+    own.patch_status("a", &PatchParams::default(), &ill).await.context("could not say that it is ill")?;
+    let nodes: Api<HypervisorNode> = Api::all(office.admin().await?);
+    let told = async || {
+        let status = nodes.get("a").await?.status.unwrap_or_default();
+        let told =
+            status.conditions.iter().any(|it| it.status == "False" && it.reason == "HypervisorUnreachable");
+        Ok((told && status.virtual_machines.is_empty() && !status.namespaces.is_empty()).then_some(()))
+    };
+    wait(office, "the controller to say so", told).await?;
+    says(nodes.delete("a", &DeleteParams::default()).await, "is heard from and has virtual machines");
+    Ok(())
 }
 
 async fn a_node_and_machines(node: &Client) {
