@@ -32,6 +32,9 @@ pub const REJECTED: &str = "Rejected";
 /// The certificate stands in the status.
 pub const ISSUED: &str = "Issued";
 
+/// Reason: libvirt does not answer its node, so nobody knows how the guests there are.
+pub const HYPERVISOR_UNREACHABLE: &str = "HypervisorUnreachable";
+
 /// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Is {

@@ -139,6 +139,10 @@ pub struct HypervisorNodeStatus {
     #[schemars(with = "ConfinementStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confinement: Option<ConfinementStatus>,
+    /// What keeps the node from its work, the gravest first; nothing is placed on it meanwhile. Empty when all is well (node).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub problems: Vec<NodeProblem>,
     /// True while the node's key lies in a file, which is for development only (node).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub insecure_dev: bool,
@@ -154,6 +158,11 @@ pub struct HypervisorNodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = ORPHANS))]
     pub orphans: Vec<Orphan>,
+    /// How often the daemon's work on a virtual machine failed by a fault of its own since it started; more than 0 is worth a
+    /// report with its log (node).
+    #[serde(default, skip_serializing_if = "is_none_at_all")]
+    #[schemars(range(min = 0))]
+    pub panics: i32,
     /// Namespaces the node serves and may watch (controller).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = LISTED), inner(length(max = NAME)))]
@@ -166,6 +175,11 @@ pub struct HypervisorNodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::condition::schema")]
     pub conditions: Vec<Condition>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_none_at_all(count: &i32) -> bool {
+    *count == 0
 }
 
 /// An amount of what virtual machines consume.
@@ -222,6 +236,17 @@ pub struct ConfinementStatus {
     pub drivers: Vec<String>,
     /// What is missing, and what to do; empty where apparmor or selinux is in use.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = SENTENCE))]
+    pub message: String,
+}
+
+/// What keeps a node from its work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct NodeProblem {
+    /// One word for programs; the reason of the node's Ready condition.
+    #[schemars(length(max = WORD))]
+    pub reason: String,
+    /// A sentence for people, with the remedy.
     #[schemars(length(max = SENTENCE))]
     pub message: String,
 }

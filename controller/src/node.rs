@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use holdfast_api::condition::{self, Finding, Is};
 use holdfast_api::names::{FINALIZER, SYSTEM_NAMESPACE, node_lease};
-use holdfast_api::node::{HypervisorNodeStatus, NodeIdentity, PrefetchImage};
+use holdfast_api::node::{HypervisorNodeStatus, NodeIdentity, NodeProblem, PrefetchImage};
 use holdfast_api::{HypervisorNode, NodeEnrolment};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -143,20 +143,29 @@ fn namespaces(world: &World, name: &str) -> Vec<String> {
     names.into_iter().filter(|namespace| world.grants.show(namespace, name)).collect()
 }
 
+/// What a node may say of itself as the reason of its condition; whatever else it says has one name.
+const PROBLEMS: [&str; 1] = [condition::HYPERVISOR_UNREACHABLE];
+
+fn problem(problem: &NodeProblem) -> Finding {
+    let known = PROBLEMS.into_iter().find(|reason| *reason == problem.reason);
+    Finding::new(condition::READY, false, known.unwrap_or("NodeProblem"), problem.message.clone())
+}
+
 /// Whether the node can run guests.
 pub(crate) fn ready(name: &str, node: &Node) -> Finding {
     let status = node.object.status.as_ref();
     let reported = status.is_some_and(|status| status.capacity.is_some() && status.accelerator.is_some());
     let accelerator = status.and_then(|status| status.accelerator.as_ref());
     let unproved = accelerator.filter(|accelerator| !accelerator.proved);
-    match (node.silent(), reported, unproved) {
-        (true, false, _) => Finding::new(
+    let gravest = status.and_then(|status| status.problems.first());
+    match (node.silent(), reported, gravest, unproved) {
+        (true, false, ..) => Finding::new(
             condition::READY,
             Is::Unknown,
             "NotYetSeen",
             format!("{name} has not reported yet: see that holdfast-node runs there and reaches the API"),
         ),
-        (true, true, _) => Finding::new(
+        (true, true, ..) => Finding::new(
             condition::READY,
             Is::Unknown,
             "NodeLost",
@@ -165,16 +174,17 @@ pub(crate) fn ready(name: &str, node: &Node) -> Finding {
                  and reaches the API, or delete this HypervisorNode if the host is gone for good"
             ),
         ),
-        (false, false, _) => Finding::new(
+        (false, false, ..) => Finding::new(
             condition::READY,
             false,
             "NotReported",
             format!("{name} has not reported its capacity yet"),
         ),
-        (false, true, Some(accelerator)) => {
+        (false, true, Some(gravest), _) => problem(gravest),
+        (false, true, None, Some(accelerator)) => {
             Finding::new(condition::READY, false, "AcceleratorNotProved", accelerator.message.clone())
         }
-        (false, true, None) => Finding::new(condition::READY, true, "NodeReady", ""),
+        (false, true, None, None) => Finding::new(condition::READY, true, "NodeReady", ""),
     }
 }
 

@@ -4,6 +4,7 @@
 //!   enrol ──Session──► lease ──Contact──► objects, report, enrol
 //!                      objects ◄──────► vm driver ──Holdings──► report
 //!                      accelerator ──Proof──► vm driver, report
+//!                                              vm driver ──Reach──► report
 //! ```
 //!
 //! Nothing here waits for the API, for libvirt or for the proof: each loop reports what it cannot reach and goes on.
@@ -23,6 +24,7 @@ use crate::contact::Contact;
 use crate::enrol::Enroller;
 use crate::health::{Health, Pulse};
 use crate::identity::{self, Identity};
+use crate::libvirt::Reach;
 use crate::node::report::Reporter;
 use crate::node::{self, Holdings, Wishes, facts, lease};
 use crate::objects::Objects;
@@ -81,6 +83,7 @@ fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()>
     let contact = watch::Sender::new(Contact::Never);
     let proof = watch::Sender::new(Proof::Pending);
     let holdings = watch::Sender::new(None::<Holdings>);
+    let reach = watch::Sender::new(Reach::Untold);
     let wishes = watch::Sender::new(Wishes::default());
     let health = Health::default();
     let capacity = facts.capacity.clone();
@@ -95,6 +98,7 @@ fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()>
         accelerator: config.accelerator,
         proof: proof.subscribe(),
         holdings: holdings.subscribe(),
+        reach: reach.subscribe(),
     };
     let supervisor = Supervisor {
         health: health.clone(),
@@ -108,6 +112,7 @@ fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()>
         proof: proof.subscribe(),
         wishes: wishes.subscribe(),
         holdings,
+        reach,
         pulse: health.pulse("virtual machines", PASS),
         config: config.clone(),
     };
@@ -138,6 +143,7 @@ pub(crate) struct Driver {
     pub(crate) proof: watch::Receiver<Proof>,
     pub(crate) wishes: watch::Receiver<Wishes>,
     pub(crate) holdings: watch::Sender<Option<Holdings>>,
+    pub(crate) reach: watch::Sender<Reach>,
     /// Beats after each pass; with a sentence when libvirt does not answer.
     pub(crate) pulse: Pulse,
 }

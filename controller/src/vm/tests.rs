@@ -296,6 +296,29 @@ fn a_silent_node_keeps_its_machines_and_they_say_so() {
 }
 
 #[test]
+fn a_node_that_has_a_problem_receives_nothing_and_goes_on_when_it_ends() {
+    let mut model = Model::default().with_node("edge-1");
+    model.create("web", None);
+    settle(&mut model);
+    let node = Target::cluster(Kind::HypervisorNode, "edge-1");
+    for (said, known) in [("HypervisorUnreachable", "HypervisorUnreachable"), ("OfTomorrow", "NodeProblem")] {
+        let problem = json!([{"reason": said, "message": "libvirt does not answer"}]);
+        model.objects.get_mut(&node).unwrap()["status"]["problems"] = problem;
+        model.create("db", None);
+        run(&mut model);
+        assert!(ready(&model, "db").1.contains("edge-1 cannot run guests (libvirt does not answer)"));
+        assert_eq!(ready(&model, "web").0, "Node", "what is there already stays as it was");
+        let conditions = &model.objects[&node]["status"]["conditions"];
+        let is = |it: &&serde_json::Value| it["type"] == "Ready";
+        let told = conditions.as_array().unwrap().iter().find(is).unwrap();
+        assert_eq!((told["status"].as_str(), told["reason"].as_str()), (Some("False"), Some(known)));
+    }
+    model.objects.get_mut(&node).unwrap()["status"]["problems"] = json!([]);
+    run(&mut model);
+    assert_eq!(status(&model.vm("db").unwrap()).node_name, "edge-1");
+}
+
+#[test]
 fn after_a_restart_of_the_controller_only_a_node_that_is_heard_from_is_given_machines() {
     let mut model = Model::default().with_node("edge-1");
     model.create("web", None);

@@ -1,13 +1,14 @@
 //! The threads that talk to libvirt, and how an async caller waits for them.
 //!
 //! libvirt blocks, sometimes for minutes, so its calls run on threads of our own and never on tokio's pool. The caller
-//! waits with a limit; a call that is still queued when its caller has gone is dropped, one that has begun runs on and
-//! keeps its place in the order of its domain.
+//! waits with a limit, and not at all once libvirt is silent; a call that is still queued when its caller has gone is
+//! dropped, one that has begun runs on and keeps its place in the order of its domain. Its thread is then replaced, so that
+//! calls that never return do not take all of them.
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -16,11 +17,11 @@ use virt::error::Error as VirtError;
 
 use super::error::{Error, Fault};
 use super::events::Sink;
-use super::link::Link;
-use super::queue::Queue;
+use super::link::{Link, Reach};
+use super::queue::{Queue, Ticket, WORKERS};
 
-/// Enough that a slow start and a slow stop leave room for reads; each idle thread costs a few kB.
-const WORKERS: usize = 4;
+/// How often a caller that waits looks whether libvirt is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a call is called in errors, and how long its caller waits.
 #[derive(Debug, Clone, Copy)]
@@ -68,16 +69,28 @@ impl Drop for Actor {
 }
 
 impl Actor {
-    /// Starts the supervisor of the connection and the workers.
+    /// Starts the supervisor of the connection, whoever asks whether libvirt is there, and the workers.
     pub(super) fn start(uri: &str, sink: Sink) -> Result<Self, io::Error> {
         let actor = Self { queue: Arc::default(), link: Link::new(uri) };
         let link = actor.link.clone();
         spawn("libvirt-link", move || link.supervise(&sink))?;
+        let link = actor.link.clone();
+        spawn("libvirt-ask", move || link.ask())?;
         for _ in 0..WORKERS {
-            let queue = actor.queue.clone();
-            spawn("libvirt-call", move || queue.work())?;
+            actor.queue.enlist();
+            actor.worker()?;
         }
         Ok(actor)
+    }
+
+    fn worker(&self) -> Result<(), io::Error> {
+        let queue = self.queue.clone();
+        spawn("libvirt-call", move || queue.work())
+    }
+
+    /// Whether libvirt answers.
+    pub(super) fn reach(&self) -> Reach {
+        self.link.reach()
     }
 
     /// Runs `work` on a worker, in the order of its subject, and waits for its answer.
@@ -90,15 +103,56 @@ impl Actor {
         let (reply, answer) = oneshot::channel();
         let job = job(self.link.clone(), call, subject.clone(), reply, work);
         let (verb, words) = (call.verb, subject.words());
-        if !self.queue.push(subject.order(), Box::new(job)) {
+        let Some(ticket) = self.queue.push(subject.order(), Box::new(job)) else {
             return Err(Error::Busy { verb, subject: words });
-        }
-        match tokio::time::timeout(call.limit, answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(lost(verb, words)),
-            Err(_) => Err(Error::Timeout { verb, subject: words, limit: call.limit }),
+        };
+        let error = match self.wait(call.limit, answer).await {
+            Waited::Answered(result) => return result,
+            Waited::Lost => return Err(lost(verb, words)),
+            Waited::Late => Error::Timeout { verb, subject: words, limit: call.limit },
+            Waited::Silent => Error::Unreachable { uri: self.link.uri().to_owned() },
+        };
+        self.replace(&ticket);
+        Err(error)
+    }
+
+    /// Waits for the answer, for as long as the call may take and libvirt is there.
+    async fn wait<T>(&self, limit: Duration, mut answer: oneshot::Receiver<Result<T, Error>>) -> Waited<T> {
+        let end = Instant::now() + limit;
+        loop {
+            if self.link.reach() == Reach::Silent {
+                return Waited::Silent;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            match tokio::time::timeout(left.min(LOOK), &mut answer).await {
+                Ok(Ok(result)) => return Waited::Answered(result),
+                Ok(Err(_)) => return Waited::Lost,
+                Err(_) if left <= LOOK => return Waited::Late,
+                Err(_) => {}
+            }
         }
     }
+
+    /// Whoever runs a call that nobody waits for any more is replaced, until it comes back.
+    fn replace(&self, ticket: &Ticket) {
+        if self.queue.give_up(ticket)
+            && let Err(error) = self.worker()
+        {
+            self.queue.dismiss();
+            tracing::warn!(%error, "no thread for further calls to libvirt");
+        }
+    }
+}
+
+/// What became of waiting for a call.
+enum Waited<T> {
+    Answered(Result<T, Error>),
+    /// Its worker dropped it.
+    Lost,
+    /// It took longer than it may.
+    Late,
+    /// Libvirt is not there.
+    Silent,
 }
 
 fn spawn(name: &str, life: impl FnOnce() + Send + 'static) -> Result<(), io::Error> {

@@ -7,6 +7,10 @@ use virt::error::{Error as VirtError, ErrorNumber};
 use super::text::Invalid;
 use crate::retry::Retry;
 
+/// What to say of a libvirt that does not answer, to whoever can see to it.
+pub(crate) const REMEDY: &str = "what runs on the node goes on as far as is known, and the node goes on by itself once \
+    libvirt answers; if it does not, see systemctl status libvirtd there";
+
 /// A call to libvirt that did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -48,6 +52,11 @@ impl Error {
             Self::Failed { .. } => Retry::Later,
             Self::Refused { .. } | Self::Invalid(_) => Retry::OnChange,
         }
+    }
+
+    /// Whether libvirt gave no answer, so that nothing is known of what was asked about.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Busy { .. })
     }
 
     /// Sorts an error of libvirt by its code; `verb` and `subject` are what we tried.

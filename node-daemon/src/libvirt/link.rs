@@ -5,6 +5,9 @@
 //!   └── wait 50 ms, then up to 250 ms ─┘   (says Reconnected)                (says Disconnected)
 //! ```
 //! A restart of libvirtd is ordinary: calls that arrive meanwhile wait up to [`PATIENCE`], then say `Unreachable`.
+//!
+//! A libvirtd that hangs breaks nothing: it takes connections and never answers. So a thread of its own asks for a
+//! trifle every few seconds, and who has to know looks at how old the last answer is ([`Link::reach`]).
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,9 +27,37 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The close callback tells at once; this only guards against one that never came.
 const PROBE_EVERY: Duration = Duration::from_secs(30);
-/// A libvirtd that hangs is noticed after 5 s x 6; shorter would cut a merely overloaded one.
+/// A libvirtd that hangs is cut off after 5 s x 6, which frees the calls in flight; shorter would cut a merely overloaded
+/// one.
 const KEEPALIVE_SECONDS: i32 = 5;
 const KEEPALIVE_COUNT: u32 = 6;
+/// How often libvirt is asked whether it is there: one small message.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// Without an answer for this long libvirt is silent: two questions more than one that got lost in a busy moment, and half
+/// of the 30 s within which everybody shall know.
+const SILENT: Duration = Duration::from_secs(15);
+
+/// Whether libvirt answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// The daemon has just started, and neither is known yet.
+    Untold,
+    /// It did so lately.
+    Answers,
+    /// It has not answered for a while: it hangs, or is not there.
+    Silent,
+}
+
+impl Reach {
+    /// From how long ago libvirt answered, or since when it was waited for while it never did.
+    fn after(silence: Duration, ever: bool) -> Self {
+        match (silence > SILENT, ever) {
+            (true, _) => Self::Silent,
+            (false, true) => Self::Answers,
+            (false, false) => Self::Untold,
+        }
+    }
+}
 
 /// One place that holds the present connection, if any.
 pub(super) struct Link {
@@ -38,18 +69,35 @@ pub(super) struct Link {
 struct State {
     session: Option<Arc<Watched>>,
     apart_since: Instant,
+    /// When libvirt last answered anything; the start of the daemon where it never did.
+    answered: Instant,
+    answered_ever: bool,
     suspect: bool,
     stopped: bool,
 }
 
 impl Link {
     pub(super) fn new(uri: &str) -> Arc<Self> {
-        let state = State { session: None, apart_since: Instant::now(), suspect: false, stopped: false };
+        let now = Instant::now();
+        let state = State {
+            session: None,
+            apart_since: now,
+            answered: now,
+            answered_ever: false,
+            suspect: false,
+            stopped: false,
+        };
         Arc::new(Self { uri: uri.to_owned(), state: Mutex::new(state), changed: Condvar::new() })
     }
 
     pub(super) fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// Whether libvirt answers, as far as its last answer tells.
+    pub(super) fn reach(&self) -> Reach {
+        let state = self.lock();
+        Reach::after(state.answered.elapsed(), state.answered_ever)
     }
 
     /// The connection; waits for one while the break is younger than [`PATIENCE`] and `wanted` still holds.
@@ -97,6 +145,23 @@ impl Link {
         }
     }
 
+    /// Asks libvirt again and again whether it is there; runs on a thread of its own until [`Link::stop`], since a question
+    /// to one that hangs does not come back.
+    pub(super) fn ask(&self) {
+        while !self.lock().stopped {
+            let session = self.lock().session.clone();
+            if session.is_some_and(|session| session.connect().lib_version().is_ok()) {
+                self.answered();
+            }
+            self.rest(ASK_EVERY);
+        }
+    }
+
+    fn answered(&self) {
+        let mut state = self.lock();
+        (state.answered, state.answered_ever) = (Instant::now(), true);
+    }
+
     fn open(self: &Arc<Self>, sink: &Sink) -> Result<Watched, VirtError> {
         let connect = Connect::open(Some(&self.uri))?;
         if let Err(error) = connect.set_keep_alive(KEEPALIVE_SECONDS, KEEPALIVE_COUNT) {
@@ -108,6 +173,7 @@ impl Link {
     /// Publishes the connection until it breaks or we stop.
     fn hold(&self, session: Watched, sink: &Sink) {
         let session = Arc::new(session);
+        self.answered();
         self.publish(Some(session.clone()));
         tracing::info!(uri = self.uri, "connected to libvirt");
         sink.send(Event::Reconnected);
@@ -175,5 +241,17 @@ impl Listener for Ears {
 
     fn closed(&self) {
         self.link.suspect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_question_that_got_lost_is_no_silence() {
+        assert_eq!(Reach::after(ASK_EVERY * 2, true), Reach::Answers);
+        assert_eq!(Reach::after(ASK_EVERY * 2, false), Reach::Untold);
+        assert_eq!(Reach::after(SILENT + Duration::from_secs(1), false), Reach::Silent);
     }
 }

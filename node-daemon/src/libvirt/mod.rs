@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Libvirt (cheap handle) ─► actor: 4 threads, order per domain ─► link: the connection, opened again when it breaks
-//!                                                                   └─ callbacks ─► Events (a bounded stream)
+//!          └─ reach: does it answer? ◄────────────────────────────────┤  asked every 5 s by a thread of its own
+//!                                                                     └─ callbacks ─► Events (a bounded stream)
 //! ```
 //! Calls read or change one thing and decide nothing; each has a limit after which its caller goes on. Everything a call
 //! needs travels by value, so it may outlive its caller. `vm/observe` and `vm/execute` are the callers.
@@ -37,9 +38,10 @@ mod text;
 pub(crate) mod xml;
 
 pub(crate) use domain::{Domain, Lease, StartPaused};
-pub(crate) use error::{Error, Fault};
+pub(crate) use error::{Error, Fault, REMEDY};
 pub(crate) use events::{Event, Events};
 pub(crate) use host::HostInfo;
+pub(crate) use link::Reach;
 pub(crate) use network::Network;
 pub(crate) use state::{DomainState, PausedReason, ShutOffReason};
 
@@ -76,6 +78,11 @@ impl Libvirt {
         let (sink, events) = events::channel();
         let actor = Actor::start(uri, sink).map_err(|error| failed(Fault::from(error)))?;
         Ok((Self { actor: Arc::new(actor) }, events))
+    }
+
+    /// Whether libvirt answers. While it is silent every call fails at once with [`Error::Unreachable`].
+    pub(crate) fn reach(&self) -> Reach {
+        self.actor.reach()
     }
 
     /// Every domain of the host, ours and foreign.

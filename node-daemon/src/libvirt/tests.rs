@@ -231,6 +231,25 @@ async fn without_libvirt_a_call_fails_soon_and_says_where() {
 }
 
 #[tokio::test]
+async fn a_libvirt_that_takes_connections_and_never_answers_is_silent_and_holds_nobody_up() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("mute");
+    let _mute = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let uri = format!("qemu+unix:///system?socket={}", path.display());
+    let (libvirt, _events) = Libvirt::open(&uri).unwrap();
+    let asked = std::time::Instant::now();
+    assert!(matches!(libvirt.domains().await, Err(Error::Unreachable { .. })));
+    while libvirt.reach() != Reach::Silent {
+        assert_eq!(libvirt.reach(), Reach::Untold, "nobody has seen it answer");
+        assert!(asked.elapsed() < Duration::from_secs(30), "that is when everybody shall know");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let refused =
+        tokio::time::timeout(Duration::from_secs(1), libvirt.define(Uuid::nil(), "<domain/>".into()));
+    assert!(matches!(refused.await.unwrap(), Err(Error::Unreachable { .. })), "at once, not after its limit");
+}
+
+#[tokio::test]
 async fn a_call_whose_caller_has_gone_is_not_made() {
     let (host, spec) = (host().await, web());
     let (release, held) = std::sync::mpsc::channel::<()>();

@@ -9,6 +9,7 @@
 
 pub(crate) mod facts;
 pub(crate) mod lease;
+pub(crate) mod problems;
 pub(crate) mod report;
 
 use std::collections::BTreeSet;
@@ -29,6 +30,8 @@ pub(crate) struct Holdings {
     pub(crate) images: Vec<CachedImage>,
     /// What libvirt says of itself; `None` until it answered once.
     pub(crate) hypervisor: Option<HypervisorVersions>,
+    /// How often the work on a virtual machine panicked since the daemon started.
+    pub(crate) panics: u32,
 }
 
 /// What only libvirt knows.

@@ -14,10 +14,11 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::facts::Facts;
-use super::{Holdings, HypervisorVersions};
+use super::{Holdings, HypervisorVersions, problems};
 use crate::accelerator::Proof;
 use crate::config::{Accelerator, NodeName};
 use crate::contact::Contact;
+use crate::libvirt::Reach;
 use crate::objects::Session;
 
 /// Bound of one write.
@@ -43,6 +44,7 @@ pub(crate) struct Reporter {
     pub(crate) proof: watch::Receiver<Proof>,
     /// `None` until the vm driver has looked once: till then the former report stands.
     pub(crate) holdings: watch::Receiver<Option<Holdings>>,
+    pub(crate) reach: watch::Receiver<Reach>,
 }
 
 /// What became of one look.
@@ -74,14 +76,17 @@ impl Reporter {
     async fn report(&mut self, last: &mut LastWrite) -> Outcome {
         let proof = self.proof.borrow_and_update().clone();
         let held = self.holdings.borrow_and_update().clone();
+        let reach = *self.reach.borrow_and_update();
         let client = self.session.borrow_and_update().clone();
         let observed = self.own.borrow_and_update().clone();
         let (Some(client), Some(observed)) = (client, observed) else { return Outcome::Settled };
-        if proof == Proof::Pending {
+        if proof == Proof::Pending || reach == Reach::Untold {
             return Outcome::Settled;
         }
         let held = held.unwrap_or_else(|| reported(&observed));
-        let wanted = status(&self.facts, self.accelerator, &proof, &held);
+        let problems = problems::of(reach);
+        let wanted =
+            HypervisorNodeStatus { problems, ..status(&self.facts, self.accelerator, &proof, &held) };
         if settled(&observed, &wanted, last.as_ref()) {
             return Outcome::Settled;
         }
@@ -95,6 +100,7 @@ impl Reporter {
         let changed = tokio::select! {
             changed = self.holdings.changed() => changed,
             changed = self.proof.changed() => changed,
+            changed = self.reach.changed() => changed,
             changed = self.own.changed() => changed,
             changed = self.session.changed() => changed,
             changed = self.contact.changed() => changed,
@@ -150,6 +156,7 @@ fn status(
         images: holdings.images.clone(),
         virtual_machines: holdings.virtual_machines.iter().cloned().collect(),
         orphans: holdings.orphans.clone(),
+        panics: i32::try_from(holdings.panics).unwrap_or(i32::MAX),
         ..HypervisorNodeStatus::default()
     }
 }
@@ -174,6 +181,7 @@ fn reported(observed: &HypervisorNode) -> Holdings {
             hypervisor: versions.hypervisor,
             security_drivers: status.confinement.map(|said| said.drivers),
         }),
+        panics: 0,
     }
 }
 

@@ -35,7 +35,7 @@ enum Told {
     Heard(String),
 }
 
-/// The addresses of a guest that runs or is paused; a source that does not answer tells of none.
+/// The addresses of a guest that runs or is paused; while libvirt does not answer, those that were known last.
 pub(crate) async fn of(context: &Context, judged: &Judged) -> Vec<Address> {
     let Domain::Ours { state: State::Running | State::Paused(_), record } = &judged.domain else {
         return Vec::new();
@@ -43,12 +43,21 @@ pub(crate) async fn of(context: &Context, judged: &Judged) -> Vec<Address> {
     let Ok(desired) = Desired::applied(judged.uid, record) else { return Vec::new() };
     let plug = |interface| Some(Plug { interface, network: record.networks.get(&interface.name)? });
     let plugs: Vec<Plug> = desired.interfaces().iter().filter_map(plug).collect();
-    let leases = context.libvirt.leases(judged.uid).await.unwrap_or_default();
+    let leases = match context.libvirt.leases(judged.uid).await {
+        Ok(leases) => leases,
+        Err(error) if error.is_no_answer() => return known(judged),
+        Err(_) => Vec::new(),
+    };
     let neighbours = context.networks.neighbours().await.unwrap_or_default();
     let leases = leases.into_iter().map(|one| Seen { mac: one.mac, ip: one.ip, by: Told::Lease });
     let neighbours =
         neighbours.into_iter().map(|one| Seen { mac: one.mac, ip: one.ip, by: Told::Heard(one.device) });
     in_order(&plugs, &leases.chain(neighbours).collect::<Vec<_>>())
+}
+
+fn known(judged: &Judged) -> Vec<Address> {
+    let status = judged.object.as_ref().and_then(|vm| vm.status.as_ref());
+    status.map(|status| status.addresses.clone()).unwrap_or_default()
 }
 
 /// The guest's own of all addresses seen: by interface, leases before what was only heard, IPv4 before IPv6.

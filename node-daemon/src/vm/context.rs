@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use holdfast_api::node::HypervisorNodeSpec;
 use tokio::sync::watch;
@@ -51,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) capacity: Share,
     /// Virtual disk bytes that one real byte may be promised to.
     pub(crate) disk_factor: f64,
+    /// How often the work on a virtual machine panicked.
+    pub(crate) panics: AtomicU32,
 }
 
 /// Why the driver cannot start: a part of the host it cannot do without.
@@ -108,6 +111,7 @@ impl Context {
                 memory: driver.capacity.memory.bytes().unwrap_or(0),
                 storage: driver.capacity.storage.bytes().unwrap_or(0),
             },
+            panics: AtomicU32::new(0),
         };
         Ok((context, events))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_api::condition;
 use uuid::Uuid;
 
 use super::context::Context;
@@ -250,7 +251,8 @@ fn done(result: Result<(), libvirt::Error>) -> Result<(), Obstacle> {
 pub(crate) fn libvirt_obstacle(error: &libvirt::Error) -> Obstacle {
     let reason = match error {
         libvirt::Error::Unreachable { .. } | libvirt::Error::Timeout { .. } | libvirt::Error::Busy { .. } => {
-            "HypervisorUnreachable"
+            let message = format!("{error}: {}", libvirt::REMEDY);
+            return Obstacle { reason: condition::HYPERVISOR_UNREACHABLE, message, retry: error.retry() };
         }
         libvirt::Error::Absent { .. } | libvirt::Error::WrongState { .. } => "StateMoved",
         libvirt::Error::Refused { .. } | libvirt::Error::Invalid(_) => "HypervisorRefused",

@@ -1,6 +1,7 @@
 //! What this node holds, for its report: virtual machines, orphans, images.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::Ordering;
 
 use holdfast_api::node::{CachedImage, Orphan};
 use holdfast_api::{Quantity, VirtualMachine, bounds};
@@ -114,6 +115,7 @@ pub(crate) fn holdings(context: &Context, held: &Held, versions: Option<Hypervis
         orphans: orphans.values().cloned().collect(),
         images: images(context),
         hypervisor: versions,
+        panics: context.panics.load(Ordering::Relaxed),
     }
 }
 

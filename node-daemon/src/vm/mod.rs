@@ -33,6 +33,7 @@ mod report;
 mod room;
 mod status;
 mod supervise;
+mod unseen;
 
 use std::time::{Duration, Instant};
 
@@ -60,10 +61,7 @@ pub(crate) async fn reconcile(context: &Context, uid: Uuid, memory: &mut Memory)
     for _ in 0..ROUNDS {
         let domain = match observe::domain(&context.libvirt, uid).await {
             Ok(domain) => domain,
-            Err(error) => {
-                ending = Ending::Failed(execute::libvirt_obstacle(&error));
-                break;
-            }
+            Err(error) => return report::unseen(context, uid, &error).await,
         };
         judged = goal::judge(context, uid, domain);
         if !matches!(&judged.domain, Domain::Ours { state: State::Running | State::Paused(_), .. }) {

@@ -1,21 +1,26 @@
 //! Says what became of a pass: status, events, and when to look again.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use holdfast_api::VirtualMachine;
 use holdfast_api::virtual_machine::{Address, Progress, SeedStatus, VirtualMachineStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use uuid::Uuid;
 
 use super::context::Context;
+use super::execute::libvirt_obstacle;
 use super::goal::Judged;
 use super::memory::Memory;
 use super::observed::{Domain, Obstacle, PausedBy, State};
 use super::plan::{Goal, On, Plan, Step};
 use super::record::Run;
 use super::status::{self, Outcome, Report};
-use super::{addresses, inputs, pending};
+use super::{addresses, inputs, pending, unseen};
 use crate::jitter::spread;
+use crate::libvirt::{self, Reach};
 use crate::objects::Severity;
 use crate::retry::Retry;
 
@@ -31,6 +36,10 @@ const NAMELESS: Duration = Duration::from_secs(2);
 const NAMELESS_FOR: Duration = Duration::from_secs(300);
 /// How often the Secrets of a running guest are compared with those in its seed.
 const SECRETS: Duration = Duration::from_secs(600);
+
+/// Says of what nobody can act on but us what it means and whom to tell.
+const PANICKED: &str = "the node's work on this virtual machine failed by a fault of Holdfast and is tried again by itself; \
+    its guest is left alone, and so are other virtual machines; please report it with journalctl -u holdfast-node";
 
 /// How a pass ended.
 pub(crate) enum Ending {
@@ -61,6 +70,35 @@ pub(crate) async fn report(
         }
     }
     Some(next)
+}
+
+/// Libvirt did not tell of the domain: what was last known stands, and the status says so. A restart of libvirt passes
+/// within seconds and is not worth a word.
+pub(crate) async fn unseen(context: &Context, uid: Uuid, error: &libvirt::Error) -> Option<Duration> {
+    let obstacle = libvirt_obstacle(error);
+    let away = matches!(error, libvirt::Error::Unreachable { .. } | libvirt::Error::Busy { .. });
+    if !away || context.libvirt.reach() == Reach::Silent {
+        say_unseen(context, uid, &obstacle).await;
+    }
+    Some(retry(obstacle.retry))
+}
+
+/// The work on this virtual machine panicked: that is its condition, an event and one more in the node's count.
+pub(crate) async fn panicked(context: Arc<Context>, uid: Uuid) {
+    context.panics.fetch_add(1, Ordering::Relaxed);
+    let obstacle = Obstacle::later("Internal", PANICKED);
+    if let Some(vm) = context.objects.virtual_machine(&uid.to_string()) {
+        context.objects.event(&vm, Severity::Warning, obstacle.reason, &obstacle.message);
+    }
+    say_unseen(&context, uid, &obstacle).await;
+}
+
+async fn say_unseen(context: &Context, uid: Uuid, obstacle: &Obstacle) {
+    let Some(vm) = context.objects.virtual_machine(&uid.to_string()) else { return };
+    let status = unseen::status(&vm, obstacle, &Time(Timestamp::now()));
+    if let Err(error) = context.objects.patch_status(&vm, &status).await {
+        tracing::debug!(vm = %uid, error = super::sentence(&error), "status not written");
+    }
 }
 
 /// No object and no record: a foreign domain, or nothing at all.

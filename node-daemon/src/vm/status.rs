@@ -170,7 +170,9 @@ fn obstacle<'a>(report: &Report<'a>) -> Option<&'a Obstacle> {
 
 fn ready(report: &Report, obstacle: Option<&Obstacle>) -> Finding {
     if let Some(obstacle) = obstacle {
-        return Finding::new(c::READY, false, obstacle.reason, obstacle.message.clone());
+        // Whether the step that got no answer took effect is not known either.
+        let is = if obstacle.reason == c::HYPERVISOR_UNREACHABLE { Is::Unknown } else { Is::False };
+        return Finding::new(c::READY, is, obstacle.reason, obstacle.message.clone());
     }
     match (report.domain, report.outcome) {
         _ if matches!(report.goal, Some(Goal::Delete(_))) => {

@@ -18,11 +18,11 @@ use super::guard::guard;
 use super::holdings::{self, Held};
 use super::memory::Memory;
 use super::panics::survive;
-use super::{needs, observe, reconcile, room};
+use super::{needs, observe, reconcile, report, room};
 use crate::health::Pulse;
 use crate::image::Purpose;
 use crate::jitter::spread;
-use crate::libvirt::{self, Event};
+use crate::libvirt::{self, Event, Reach};
 use crate::node::report::confinement;
 use crate::node::{Holdings, HypervisorVersions};
 use crate::objects::Changed;
@@ -33,6 +33,8 @@ use crate::storage;
 const SWEEP: Duration = Duration::from_secs(30);
 /// After something happened: soon, but a storm of events makes one sweep.
 const SWEEP_SOON: Duration = Duration::from_secs(1);
+/// How often it is looked whether libvirt answers; costs nothing.
+const REACH: Duration = Duration::from_secs(1);
 
 struct Machine {
     nudge: Arc<Notify>,
@@ -52,6 +54,7 @@ struct Supervisor {
     context: Arc<Context>,
     machines: HashMap<Uuid, Machine>,
     report: watch::Sender<Option<Holdings>>,
+    reach: watch::Sender<Reach>,
     pulse: Pulse,
     versions: Option<HypervisorVersions>,
 }
@@ -74,9 +77,11 @@ pub(crate) async fn run(driver: Driver) {
         context: context.clone(),
         machines: HashMap::new(),
         report: driver.holdings,
+        reach: driver.reach,
         pulse: driver.pulse,
         versions: None,
     };
+    let mut look = tokio::time::interval(REACH);
     let mut due = Instant::now();
     let mut sweep = None;
     loop {
@@ -89,6 +94,7 @@ pub(crate) async fn run(driver: Driver) {
             () = context.fetches.ended() => supervisor.nudge(&Changed::All),
             Ok(()) = wishes.changed() => supervisor.nudge(&Changed::All),
             Ok(()) = proof.changed() => supervisor.nudge(&Changed::All),
+            _ = look.tick() => supervisor.watch_libvirt(),
             swept = ended(&mut sweep) => {
                 sweep = None;
                 supervisor.take(swept);
@@ -129,6 +135,19 @@ impl Supervisor {
             Event::Disconnected => false,
             Event::Reconnected | Event::Resync => self.nudge(&Changed::All),
         }
+    }
+
+    /// Tells everybody when libvirt falls silent and when it answers again.
+    fn watch_libvirt(&mut self) -> bool {
+        let now = self.context.libvirt.reach();
+        let turned = self.reach.send_if_modified(|reach| std::mem::replace(reach, now) != now);
+        match (turned, now) {
+            (false, _) => return false,
+            (true, Reach::Silent) => tracing::warn!("libvirt does not answer; guests run on"),
+            (true, Reach::Answers) => tracing::info!("libvirt answers"),
+            (true, Reach::Untold) => {}
+        }
+        self.nudge(&Changed::All)
     }
 
     /// Wakes the task of this virtual machine, or starts one.
@@ -256,7 +275,8 @@ async fn ended<T>(sweep: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
 
 /// The life of one virtual machine's task.
 async fn drive(context: Arc<Context>, uid: Uuid, nudge: Arc<Notify>) {
-    survive(uid, || live(context.clone(), uid, nudge.clone())).await;
+    let tell = || report::panicked(context.clone(), uid);
+    survive(uid, || live(context.clone(), uid, nudge.clone()), tell).await;
 }
 
 async fn live(context: Arc<Context>, uid: Uuid, nudge: Arc<Notify>) {
