@@ -35,6 +35,13 @@ pub const ISSUED: &str = "Issued";
 /// Reason: libvirt does not answer its node, so nobody knows how the guests there are.
 pub const HYPERVISOR_UNREACHABLE: &str = "HypervisorUnreachable";
 
+/// Reason: the disk of a node's state folder takes no writes.
+pub const STATE_READ_ONLY: &str = "StateReadOnly";
+/// Reason: a disk of the node is full.
+pub const DISK_FULL: &str = "DiskFull";
+/// Reason: the clock of the node jumped.
+pub const CLOCK_JUMPED: &str = "ClockJumped";
+
 /// Status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Is {

@@ -144,7 +144,12 @@ fn namespaces(world: &World, name: &str) -> Vec<String> {
 }
 
 /// What a node may say of itself as the reason of its condition; whatever else it says has one name.
-const PROBLEMS: [&str; 1] = [condition::HYPERVISOR_UNREACHABLE];
+const PROBLEMS: [&str; 4] = [
+    condition::HYPERVISOR_UNREACHABLE,
+    condition::STATE_READ_ONLY,
+    condition::DISK_FULL,
+    condition::CLOCK_JUMPED,
+];
 
 fn problem(problem: &NodeProblem) -> Finding {
     let known = PROBLEMS.into_iter().find(|reason| *reason == problem.reason);

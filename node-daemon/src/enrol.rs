@@ -13,13 +13,14 @@ mod need;
 mod request;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use crate::clock::Clock;
 use crate::config::NodeName;
 use crate::contact::Contact;
 use crate::identity::{self, Identity, Validity};
@@ -60,6 +61,7 @@ pub(crate) struct Enroller {
     pub(crate) node: NodeName,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) identity: Identity,
+    pub(crate) clock: Clock,
 }
 
 /// A certificate and when this process got it; `None` when it was there already.
@@ -76,7 +78,8 @@ impl Enroller {
         contact: watch::Receiver<Contact>,
     ) {
         let mut held = self.identity.validity().map(|validity| Held { validity, got: None });
-        if held.is_some() {
+        if let Some(held) = &held {
+            self.clock.certify(held.validity);
             self.publish(&session).await;
         }
         let (mut pause, mut said) = (FIRST_PAUSE, String::new());
@@ -110,7 +113,7 @@ impl Enroller {
                 Contact::Never | Contact::Reachable | Contact::Away { .. } => None,
             };
             let since_issue = held.and_then(|held| held.got).map(|got| got.elapsed());
-            if let Some(why) = need(held.map(|held| held.validity), SystemTime::now(), refused, since_issue) {
+            if let Some(why) = need(held.map(|held| held.validity), self.clock.now(), refused, since_issue) {
                 return Some(why);
             }
             let pause = if refused.is_some() { REFUSED_LOOK } else { LOOK };
@@ -127,6 +130,7 @@ impl Enroller {
         // Forgotten first: an answer that cannot be kept must not be taken up again for ever.
         self.identity.forget_enrolment().map_err(failed)?;
         let validity = self.identity.keep(&certificate).map_err(failed)?;
+        self.clock.certify(validity);
         info!(node = %self.node, until = %until(validity), "enrolled");
         self.publish(session).await;
         Ok(validity)

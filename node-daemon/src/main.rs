@@ -4,6 +4,7 @@
 
 mod accelerator;
 mod args;
+mod clock;
 mod config;
 mod confined;
 mod contact;

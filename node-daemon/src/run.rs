@@ -4,7 +4,8 @@
 //!   enrol ──Session──► lease ──Contact──► objects, report, enrol
 //!                      objects ◄──────► vm driver ──Holdings──► report
 //!                      accelerator ──Proof──► vm driver, report
-//!                                              vm driver ──Reach──► report
+//!                      vm driver ──Reach──► problems ◄── disk, clock
+//!                                           problems ──► vm driver, report
 //! ```
 //!
 //! Nothing here waits for the API, for libvirt or for the proof: each loop reports what it cannot reach and goes on.
@@ -12,13 +13,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_api::node::Capacity;
+use holdfast_api::node::{Capacity, NodeProblem};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
 use crate::accelerator::{self, Proof};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::contact::Contact;
 use crate::enrol::Enroller;
@@ -26,7 +28,7 @@ use crate::health::{Health, Pulse};
 use crate::identity::{self, Identity};
 use crate::libvirt::Reach;
 use crate::node::report::Reporter;
-use crate::node::{self, Holdings, Wishes, facts, lease};
+use crate::node::{self, Holdings, Wishes, disk, facts, lease, problems};
 use crate::objects::Objects;
 use crate::supervisor::{self, Supervisor};
 use crate::vm;
@@ -43,6 +45,9 @@ pub(crate) enum Error {
     /// The host's size cannot be read.
     #[error("could not measure this host")]
     Facts { source: facts::Error },
+    /// The system gave no thread.
+    #[error("could not watch the disk of the state folder")]
+    Disk { source: std::io::Error },
     /// The system gave no signal handler.
     #[error("could not listen for the signal to end")]
     Signal { source: std::io::Error },
@@ -67,7 +72,8 @@ pub(crate) async fn run(config: Config) -> Result<(), Error> {
     let facts = facts::read(&config).map_err(|source| Error::Facts { source })?;
     info!(node = %config.node_name, version = env!("CARGO_PKG_VERSION"), "starting");
     warn!(keys = %key_dir(&config).display(), "insecureDev: the identity key of this node lies in a file that can be copied");
-    let mut parts = start(config, identity, facts);
+    let disk = disk::watch(config.state_dir.clone()).map_err(|source| Error::Disk { source })?;
+    let mut parts = start(config, identity, facts, disk);
     let ended = tokio::select! {
         asked = asked_to_end() => asked,
         ended = parts.join_next() => Err(Error::Part { source: ended.and_then(Result::err) }),
@@ -76,14 +82,21 @@ pub(crate) async fn run(config: Config) -> Result<(), Error> {
     ended
 }
 
-fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()> {
+fn start(
+    config: Config,
+    identity: Identity,
+    facts: facts::Facts,
+    disk: watch::Receiver<disk::Disk>,
+) -> JoinSet<()> {
     let mut parts = JoinSet::new();
+    let clock = Clock::start();
     let node = config.node_name.clone();
     let session = watch::Sender::new(None);
     let contact = watch::Sender::new(Contact::Never);
     let proof = watch::Sender::new(Proof::Pending);
     let holdings = watch::Sender::new(None::<Holdings>);
     let reach = watch::Sender::new(Reach::Untold);
+    let problems = watch::Sender::new(None);
     let wishes = watch::Sender::new(Wishes::default());
     let health = Health::default();
     let capacity = facts.capacity.clone();
@@ -98,7 +111,7 @@ fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()>
         accelerator: config.accelerator,
         proof: proof.subscribe(),
         holdings: holdings.subscribe(),
-        reach: reach.subscribe(),
+        problems: problems.subscribe(),
     };
     let supervisor = Supervisor {
         health: health.clone(),
@@ -112,7 +125,9 @@ fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()>
         proof: proof.subscribe(),
         wishes: wishes.subscribe(),
         holdings,
-        reach,
+        problems: problems.subscribe(),
+        clock: clock.clone(),
+        reach: reach.clone(),
         pulse: health.pulse("virtual machines", PASS),
         config: config.clone(),
     };
@@ -121,7 +136,8 @@ fn start(config: Config, identity: Identity, facts: facts::Facts) -> JoinSet<()>
     parts.spawn(supervisor.run());
     parts.spawn(node::follow_wishes(objects.own(), wishes));
     parts.spawn(lease::renew(node.clone(), session.subscribe(), contact.clone()));
-    let enroller = Enroller { node, kubeconfig: config.kubeconfig.clone(), identity };
+    parts.spawn(problems::watch(reach.subscribe(), disk, clock.clone(), problems));
+    let enroller = Enroller { node, kubeconfig: config.kubeconfig.clone(), identity, clock };
     parts.spawn(enroller.keep(session, contact.subscribe()));
     parts.spawn(prove(config, proof));
     parts.spawn(vm::run(driver));
@@ -144,6 +160,9 @@ pub(crate) struct Driver {
     pub(crate) wishes: watch::Receiver<Wishes>,
     pub(crate) holdings: watch::Sender<Option<Holdings>>,
     pub(crate) reach: watch::Sender<Reach>,
+    /// What keeps the node from its work.
+    pub(crate) problems: watch::Receiver<Option<Vec<NodeProblem>>>,
+    pub(crate) clock: Clock,
     /// Beats after each pass; with a sentence when libvirt does not answer.
     pub(crate) pulse: Pulse,
 }

@@ -1,30 +1,168 @@
-//! What keeps this node from its work, from what was seen of it: pure.
+//! What keeps this node from its work: pure, from what was seen of libvirt, the disk and the clock.
+
+use std::io::ErrorKind;
+use std::time::Duration;
 
 use holdfast_api::condition;
 use holdfast_api::node::NodeProblem;
+use tokio::sync::watch;
+use tokio::time::sleep;
 
+use super::disk::Disk;
+use crate::clock::{Clock, Pace};
 use crate::libvirt::{REMEDY, Reach};
 
-/// The problems, the gravest first. None of them says anything that moves while it lasts.
-pub(crate) fn of(reach: Reach) -> Vec<NodeProblem> {
-    [hypervisor(reach)].into_iter().flatten().collect()
+/// Between two looks when nothing else turns.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Below this the disk is full: what guests, logs and the daemon itself still write soon fails.
+const FULL: u64 = 64 << 20;
+/// It counts as full until this much is free, so that nothing goes to and fro.
+const FREED: u64 = 96 << 20;
+
+const READ_ONLY: &str = "the disk of the node's state folder takes no writes: nothing is started or imported there until it does; see \
+    dmesg on the node for why, repair the disk, and mount it writable again";
+const DISK_FULL: &str = "the disk of the node's state folder is full, less than 64 MiB are free: what frees it is to delete virtual \
+    machines, to delete images that no virtual machine uses, or to remove what else lies on that disk; guests run on, and one that is \
+    frozen because it could not write continues by itself";
+const CLOCK: &str = "the clock of the node jumped by more than 30 days, or is older than the node's certificate: guests would begin with a \
+    wrong time, and sources of images could not be verified; nothing is restarted and nothing expires for it; set the clock right, or, \
+    if what it says now is right, restart holdfast-node, which touches no guest";
+
+/// All that was seen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) reach: Reach,
+    pub(crate) disk: Disk,
+    pub(crate) pace: Pace,
+}
+
+/// Tells of the problems for ever.
+pub(crate) async fn watch(
+    mut reach: watch::Receiver<Reach>,
+    mut disk: watch::Receiver<Disk>,
+    clock: Clock,
+    problems: watch::Sender<Option<Vec<NodeProblem>>>,
+) {
+    loop {
+        let seen =
+            Seen { reach: *reach.borrow_and_update(), disk: *disk.borrow_and_update(), pace: clock.look() };
+        let before = problems.borrow().clone();
+        let now = told(&seen, before.as_deref().unwrap_or_default());
+        if now != before {
+            tell(before.as_deref().unwrap_or_default(), now.as_deref().unwrap_or_default());
+            problems.send_replace(now);
+        }
+        tokio::select! {
+            Ok(()) = reach.changed() => {}
+            Ok(()) = disk.changed() => {}
+            () = sleep(LOOK) => {}
+        }
+    }
+}
+
+/// The log tells when a problem begins and when it ends.
+fn tell(before: &[NodeProblem], now: &[NodeProblem]) {
+    let without = |some: &[NodeProblem], other: &[NodeProblem]| -> Vec<NodeProblem> {
+        some.iter().filter(|problem| !other.contains(problem)).cloned().collect()
+    };
+    for problem in without(now, before) {
+        tracing::warn!(reason = problem.reason, "{}", problem.message);
+    }
+    for problem in without(before, now) {
+        tracing::info!(reason = problem.reason, "a problem of this node ended");
+    }
+}
+
+/// What may be told: a daemon that has just started does not call its node well before it knows of libvirt.
+fn told(seen: &Seen, before: &[NodeProblem]) -> Option<Vec<NodeProblem>> {
+    let problems = of(seen, before);
+    (seen.reach != Reach::Untold || !problems.is_empty()).then_some(problems)
+}
+
+/// The problems, the gravest first. None of them says anything that moves while it lasts. `before` are those that were
+/// seen last.
+pub(crate) fn of(seen: &Seen, before: &[NodeProblem]) -> Vec<NodeProblem> {
+    let was_full = before.iter().any(|problem| problem.reason == condition::DISK_FULL);
+    [hypervisor(seen.reach), disk(&seen.disk, was_full), clock(seen.pace)].into_iter().flatten().collect()
+}
+
+fn problem(reason: &str, message: impl Into<String>) -> NodeProblem {
+    NodeProblem { reason: reason.to_owned(), message: message.into() }
 }
 
 fn hypervisor(reach: Reach) -> Option<NodeProblem> {
-    let problem = || NodeProblem {
-        reason: condition::HYPERVISOR_UNREACHABLE.to_owned(),
-        message: format!("libvirt does not answer: {REMEDY}"),
-    };
-    (reach == Reach::Silent).then(problem)
+    let message = || format!("libvirt does not answer: {REMEDY}");
+    (reach == Reach::Silent).then(|| problem(condition::HYPERVISOR_UNREACHABLE, message()))
+}
+
+/// A write that fails says more than what is free.
+pub(super) fn disk(disk: &Disk, was_full: bool) -> Option<NodeProblem> {
+    let limit = if was_full { FREED } else { FULL };
+    let full = disk.free < limit
+        || disk.out_of_files
+        || matches!(disk.refused, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded));
+    match (disk.read_only || disk.refused.is_some() && !full, full) {
+        (true, _) => Some(problem(condition::STATE_READ_ONLY, READ_ONLY)),
+        (false, true) => Some(problem(condition::DISK_FULL, DISK_FULL)),
+        (false, false) => None,
+    }
+}
+
+fn clock(pace: Pace) -> Option<NodeProblem> {
+    (pace == Pace::Jumped).then(|| problem(condition::CLOCK_JUMPED, CLOCK))
+}
+
+/// Why nothing may be started or imported: of the problems, only a disk that takes no writes. On a full one a guest that is
+/// there already may well run, and a wrong clock is no reason to leave it off.
+pub(crate) fn bar(problems: &[NodeProblem]) -> Option<&NodeProblem> {
+    problems.iter().find(|problem| problem.reason == condition::STATE_READ_ONLY)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const WELL: Seen = Seen { reach: Reach::Answers, disk: Disk::WELL, pace: Pace::Right };
+
+    fn reasons(seen: &Seen, before: &[NodeProblem]) -> Vec<String> {
+        of(seen, before).into_iter().map(|problem| problem.reason).collect()
+    }
+
     #[test]
-    fn a_libvirt_that_does_not_answer_is_a_problem_of_the_node() {
-        assert!(of(Reach::Answers).is_empty());
-        assert_eq!(of(Reach::Silent)[0].reason, "HypervisorUnreachable");
+    fn each_part_that_fails_is_a_problem_of_the_node_and_ends_when_its_cause_does() {
+        let ill = Seen {
+            reach: Reach::Silent,
+            disk: Disk { refused: Some(ErrorKind::Other), ..Disk::WELL },
+            pace: Pace::Jumped,
+        };
+        assert_eq!(reasons(&ill, &[]), ["HypervisorUnreachable", "StateReadOnly", "ClockJumped"]);
+        assert!(reasons(&WELL, &of(&ill, &[])).is_empty());
+    }
+
+    #[test]
+    fn a_daemon_that_has_just_started_does_not_call_its_node_well_before_it_knows_of_libvirt() {
+        let untold = Seen { reach: Reach::Untold, ..WELL };
+        assert_eq!(told(&untold, &[]), None);
+        assert_eq!(told(&Seen { pace: Pace::Jumped, ..untold }, &[]).map(|problems| problems.len()), Some(1));
+        assert_eq!(told(&WELL, &[]), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_does_not_go_to_and_fro() {
+        let with = |free| Seen { disk: Disk { free, ..Disk::WELL }, ..WELL };
+        let full = of(&with(FULL - 1), &[]);
+        assert_eq!(full[0].reason, "DiskFull");
+        assert_eq!(reasons(&with(FULL + 1), &full), ["DiskFull"]);
+        assert!(reasons(&with(FULL + 1), &[]).is_empty());
+        assert!(reasons(&with(FREED), &full).is_empty());
+    }
+
+    #[test]
+    fn only_a_disk_that_takes_no_writes_bars_starts() {
+        let ill = Seen { disk: Disk { free: 0, ..Disk::WELL }, pace: Pace::Jumped, reach: Reach::Silent };
+        assert!(bar(&of(&ill, &[])).is_none());
+        let read_only = Seen { disk: Disk { read_only: true, ..Disk::WELL }, ..WELL };
+        assert!(bar(&of(&read_only, &[])).is_some());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_api::node::{AcceleratorStatus, ConfinementStatus, HypervisorNodeStatus, Versions};
+use holdfast_api::node::{AcceleratorStatus, ConfinementStatus, HypervisorNodeStatus, NodeProblem, Versions};
 use holdfast_api::{HypervisorNode, bounds, names};
 use holdfast_client::Raw;
 use kube::api::{Patch, PatchParams};
@@ -14,11 +14,10 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::facts::Facts;
-use super::{Holdings, HypervisorVersions, problems};
+use super::{Holdings, HypervisorVersions};
 use crate::accelerator::Proof;
 use crate::config::{Accelerator, NodeName};
 use crate::contact::Contact;
-use crate::libvirt::Reach;
 use crate::objects::Session;
 
 /// Bound of one write.
@@ -44,7 +43,8 @@ pub(crate) struct Reporter {
     pub(crate) proof: watch::Receiver<Proof>,
     /// `None` until the vm driver has looked once: till then the former report stands.
     pub(crate) holdings: watch::Receiver<Option<Holdings>>,
-    pub(crate) reach: watch::Receiver<Reach>,
+    /// `None` until it is known whether libvirt answers: till then the former report stands.
+    pub(crate) problems: watch::Receiver<Option<Vec<NodeProblem>>>,
 }
 
 /// What became of one look.
@@ -76,15 +76,14 @@ impl Reporter {
     async fn report(&mut self, last: &mut LastWrite) -> Outcome {
         let proof = self.proof.borrow_and_update().clone();
         let held = self.holdings.borrow_and_update().clone();
-        let reach = *self.reach.borrow_and_update();
         let client = self.session.borrow_and_update().clone();
         let observed = self.own.borrow_and_update().clone();
         let (Some(client), Some(observed)) = (client, observed) else { return Outcome::Settled };
-        if proof == Proof::Pending || reach == Reach::Untold {
+        let Some(problems) = self.problems.borrow_and_update().clone() else { return Outcome::Settled };
+        if proof == Proof::Pending {
             return Outcome::Settled;
         }
         let held = held.unwrap_or_else(|| reported(&observed));
-        let problems = problems::of(reach);
         let wanted =
             HypervisorNodeStatus { problems, ..status(&self.facts, self.accelerator, &proof, &held) };
         if settled(&observed, &wanted, last.as_ref()) {
@@ -100,7 +99,7 @@ impl Reporter {
         let changed = tokio::select! {
             changed = self.holdings.changed() => changed,
             changed = self.proof.changed() => changed,
-            changed = self.reach.changed() => changed,
+            changed = self.problems.changed() => changed,
             changed = self.own.changed() => changed,
             changed = self.session.changed() => changed,
             changed = self.contact.changed() => changed,

@@ -5,23 +5,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use holdfast_api::node::HypervisorNodeSpec;
+use holdfast_api::condition;
+use holdfast_api::node::{HypervisorNodeSpec, NodeProblem};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::fetches::Fetches;
 use super::guest_user::GuestUsers;
 use super::observe;
-use super::observed::{Accelerator, Room};
+use super::observed::{Accelerator, Obstacle, Room};
 use super::room::Share;
 use crate::accelerator::Proof;
+use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::disk::Disks;
 use crate::host_addresses::HostAddresses;
 use crate::image::{Budget, Cache, Rules};
 use crate::libvirt::{self, Events, Libvirt, domain_xml};
 use crate::network::Networks;
-use crate::node::Wishes;
+use crate::node::{Wishes, problems};
 use crate::objects::Objects;
 use crate::run::Driver;
 use crate::storage;
@@ -52,6 +54,10 @@ pub(crate) struct Context {
     pub(crate) capacity: Share,
     /// Virtual disk bytes that one real byte may be promised to.
     pub(crate) disk_factor: f64,
+    /// What keeps the node from its work.
+    pub(crate) problems: watch::Receiver<Option<Vec<NodeProblem>>>,
+    /// The time of day.
+    pub(crate) clock: Clock,
     /// How often the work on a virtual machine panicked.
     pub(crate) panics: AtomicU32,
 }
@@ -111,6 +117,8 @@ impl Context {
                 memory: driver.capacity.memory.bytes().unwrap_or(0),
                 storage: driver.capacity.storage.bytes().unwrap_or(0),
             },
+            problems: driver.problems.clone(),
+            clock: driver.clock.clone(),
             panics: AtomicU32::new(0),
         };
         Ok((context, events))
@@ -123,6 +131,13 @@ impl Context {
             Proof::Holds => Accelerator::Proved,
             Proof::Missing(why) => Accelerator::Unproved(why.clone()),
         }
+    }
+
+    /// Why nothing may be started or imported on this host now.
+    pub(crate) fn bar(&self) -> Option<Obstacle> {
+        let problems = self.problems.borrow();
+        problems::bar(problems.as_deref().unwrap_or_default())
+            .map(|problem| Obstacle::later(condition::STATE_READ_ONLY, problem.message.clone()))
     }
 
     /// What the other virtual machines here leave, so that a start does not fail for lack of room: halted ones, orphans,

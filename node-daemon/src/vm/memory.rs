@@ -7,6 +7,7 @@ use holdfast_api::virtual_machine::SeedStatus;
 use super::observe::Pins;
 use super::observed::Obstacle;
 use super::plan::{Moment, Step};
+use crate::clock::Clock;
 use crate::image::Progress;
 
 /// Lost with the daemon: then a grace period begins anew, and an event may be told twice.
@@ -36,9 +37,9 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// The moment of a plan.
-    pub(crate) fn moment(&self) -> Moment {
+    pub(crate) fn moment(&self, clock: &Clock) -> Moment {
         Moment {
-            now: now(),
+            now: seconds(clock.now()),
             stopping_for: self.stop_begun.map(|begun| begun.elapsed()),
             asked_ago: self.asked.map(|asked| asked.elapsed()),
             resumed_ago: self.resumed.map(|resumed| resumed.elapsed()),
@@ -77,7 +78,7 @@ impl Memory {
 }
 
 /// Seconds since 1970; a clock before that counts as 1970.
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -72,7 +72,7 @@ pub(crate) async fn reconcile(context: &Context, uid: Uuid, memory: &mut Memory)
         memory.progress = look.progress;
         memory.pins = look.pins;
         memory.hindrance = plan::hindrance(goal, &look.observed);
-        match plan::plan(goal, &look.observed, &memory.moment()) {
+        match plan::plan(goal, &look.observed, &memory.moment(&context.clock)) {
             Plan::Do(steps) => {
                 memory.before(&steps);
                 let mut execution = Execution::new(context, uid, goal.desired(), &look.material);

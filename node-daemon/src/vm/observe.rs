@@ -100,6 +100,7 @@ pub(crate) async fn observe(context: &Context, uid: Uuid, desired: Option<&Desir
         offer: context.networks.offer(),
         seed: Seed { written, inputs },
         accelerator: context.accelerator(),
+        bar: context.bar(),
         room,
         domain,
     };

@@ -31,6 +31,8 @@ pub(crate) struct Observed {
     pub(crate) seed: Seed,
     /// Whether this host was seen to run guest code.
     pub(crate) accelerator: Accelerator,
+    /// Why nothing may be started or imported on this host now.
+    pub(crate) bar: Option<Obstacle>,
     /// What this virtual machine may take at its next start.
     pub(crate) room: Room,
 }

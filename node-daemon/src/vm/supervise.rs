@@ -35,6 +35,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 const SWEEP_SOON: Duration = Duration::from_secs(1);
 /// How often it is looked whether libvirt answers; costs nothing.
 const REACH: Duration = Duration::from_secs(1);
+/// How often a disk that takes no writes is tried again.
+const DISK: Duration = Duration::from_secs(10);
 
 struct Machine {
     nudge: Arc<Notify>,
@@ -61,18 +63,24 @@ struct Supervisor {
 
 /// Runs every virtual machine of this node, for ever; ends when the host lacks what it cannot do without.
 pub(crate) async fn run(driver: Driver) {
-    let (context, mut events) = match Context::open(&driver) {
-        Ok((context, events)) => (Arc::new(context), events),
-        Err(error) => {
-            tracing::error!(
-                error = super::sentence(&error),
-                "virtual machines cannot be driven on this host"
-            );
-            return;
+    let (context, mut events) = loop {
+        match Context::open(&driver) {
+            Ok((context, events)) => break (Arc::new(context), events),
+            // A daemon that ended could not tell of a disk that takes no writes.
+            Err(error) if is_read_only(&error) => {
+                driver.pulse.beat(Some(super::sentence(&error)));
+                tokio::time::sleep(DISK).await;
+            }
+            Err(error) => {
+                let error = super::sentence(&error);
+                tracing::error!(error, "virtual machines cannot be driven on this host");
+                return;
+            }
         }
     };
     let mut wishes = context.wishes.clone();
     let mut proof = context.proof.clone();
+    let mut problems = context.problems.clone();
     let mut supervisor = Supervisor {
         context: context.clone(),
         machines: HashMap::new(),
@@ -94,6 +102,7 @@ pub(crate) async fn run(driver: Driver) {
             () = context.fetches.ended() => supervisor.nudge(&Changed::All),
             Ok(()) = wishes.changed() => supervisor.nudge(&Changed::All),
             Ok(()) = proof.changed() => supervisor.nudge(&Changed::All),
+            Ok(()) = problems.changed() => supervisor.nudge(&Changed::All),
             _ = look.tick() => supervisor.watch_libvirt(),
             swept = ended(&mut sweep) => {
                 sweep = None;
@@ -110,6 +119,11 @@ pub(crate) async fn run(driver: Driver) {
             due = due.min(Instant::now() + SWEEP_SOON);
         }
     }
+}
+
+fn is_read_only(error: &(dyn std::error::Error + 'static)) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::ReadOnlyFilesystem) || error.source().is_some_and(is_read_only)
 }
 
 impl Supervisor {
@@ -211,6 +225,9 @@ impl Supervisor {
     }
 
     fn prefetch(&self) {
+        if self.context.bar().is_some() {
+            return;
+        }
         for image in &self.context.wishes.borrow().prefetch {
             match observe::prefetchable(image) {
                 Ok(wanted) if !self.context.fetches.cache().has_for(&wanted.digest, &wanted.tenant) => {

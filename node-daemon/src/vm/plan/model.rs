@@ -248,6 +248,7 @@ impl World {
             } else {
                 Accelerator::Unproved("no guest code runs".into())
             },
+            bar: None,
             room: Room { memory: self.room_mib << 20, cpu: 64, storage: self.room_disk },
         }
     }
@@ -279,7 +280,7 @@ impl World {
             .map_or(Inputs::Ready { ssh_keys: vec![], secrets: SeedStatus::default() }, Inputs::Unavailable)
     }
 
-    fn moment(&self) -> Moment {
+    pub(super) fn moment(&self) -> Moment {
         let since = |at: Option<u64>| at.map(|at| Duration::from_secs(self.clock - at));
         Moment {
             now: i64::try_from(self.clock).unwrap(),

@@ -57,7 +57,7 @@ pub(super) fn obstacle(desired: &Desired, record: &Record, observed: &Observed) 
 }
 
 fn gather(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Result<Plan, Plan> {
-    proved(observed)?;
+    open(observed)?;
     let applied = size(desired, record, observed.room)?;
     let parts = parts(desired, record, observed)?;
     let (seed, write_seed) = seed(desired, record, observed)?;
@@ -72,7 +72,7 @@ fn as_before(desired: &Desired, record: &Record, observed: &Observed) -> Option<
     let applied = record.applied.clone().filter(|_| observed.seed.written)?;
     let old = Desired::applied(desired.identity().uid, record).ok()?;
     let start = || {
-        proved(observed)?;
+        open(observed)?;
         let parts = parts(&old, Some(record), observed)?;
         let seed = record.seed.clone();
         let next = next_record(desired, applied, &observed.domain, Some(record), &parts, seed);
@@ -81,7 +81,11 @@ fn as_before(desired: &Desired, record: &Record, observed: &Observed) -> Option<
     Some(start())
 }
 
-fn proved(observed: &Observed) -> Result<(), Plan> {
+/// Whether this host may start guests at all.
+fn open(observed: &Observed) -> Result<(), Plan> {
+    if let Some(bar) = &observed.bar {
+        return Err(Plan::Blocked(bar.clone()));
+    }
     match &observed.accelerator {
         Accelerator::Proved => Ok(()),
         Accelerator::Trying => Err(Plan::Wait { on: On::Proof, until: PROOF_LOOK }),
@@ -399,4 +403,23 @@ fn node_full(asked: &str, left: &str) -> Obstacle {
 
 fn unseen(what: &str, name: &str) -> Obstacle {
     Obstacle::later("Observing", format!("the {what} of {name} was not looked at yet; this passes by itself"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{World, spec};
+    use super::super::plan;
+    use super::*;
+
+    #[test]
+    fn on_a_disk_that_takes_no_writes_nothing_is_started_or_fetched_and_what_runs_goes_on() {
+        let mut world = World::new(spec());
+        let next = |world: &World| {
+            let bar = Some(Obstacle::later("StateReadOnly", "mount it writable"));
+            plan(&world.goal().unwrap(), &Observed { bar, ..world.observed() }, &world.moment())
+        };
+        assert!(matches!(next(&world), Plan::Blocked(obstacle) if obstacle.reason == "StateReadOnly"));
+        world.settle();
+        assert_eq!(next(&world), Plan::Converged);
+    }
 }
