@@ -52,17 +52,32 @@ impl Scene {
     pub async fn set(name: &str, nodes: &[&str]) -> Result<(Office, Self)> {
         let mut office = Office::open(name).await?;
         office.start_controller()?;
-        let credential = office.credential().await?;
-        let mut entered = Vec::new();
+        let mut scene = Self { admin: office.admin().await?, nodes: Vec::new(), acting: Vec::new() };
         for node in nodes {
-            let node = ActingNode::enrol(office.folder(), office.server(), &credential, node).await;
-            entered.push(Arc::new(node.with_context(|| office.logs())?));
+            scene.enter(&office, node).await?;
         }
-        let acting = entered.iter().map(ActingNode::live).collect();
-        let scene = Self { admin: office.admin().await?, nodes: entered, acting };
         let ready = async || Ok((scene.ready().await? == nodes.len()).then_some(()));
         wait(&office, "all nodes to be ready", ready).await?;
         Ok((office, scene))
+    }
+
+    /// One more node enrols and acts.
+    pub async fn enter(&mut self, office: &Office, name: &str) -> Result<()> {
+        let credential = office.credential().await?;
+        let node = ActingNode::enrol(office.folder(), office.server(), &credential, name).await;
+        let node = Arc::new(node.with_context(|| office.logs())?);
+        self.acting.push(node.live());
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    /// The host of this node is gone, and with it all that it held.
+    pub fn loses(&mut self, name: &str) {
+        self.stops(name);
+        if let Some(place) = self.nodes.iter().position(|node| node.name() == name) {
+            self.nodes.remove(place);
+            self.acting.remove(place);
+        }
     }
 
     async fn ready(&self) -> Result<usize> {
