@@ -100,7 +100,6 @@ impl HostAddresses {
         }
     }
 
-    #[cfg(test)]
     /// What an address is to the host, of what it is itself and of the API server. Loopback is nobody's in particular.
     pub(crate) fn role(&self, address: IpAddr) -> io::Result<Option<Role>> {
         if address.is_loopback() {

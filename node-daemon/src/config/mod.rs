@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 pub(crate) use guest_uids::GuestUids;
 pub(crate) use networks::{Bridge, Pool};
-pub(crate) use values::{NodeName, Seconds, Size};
+pub(crate) use values::{Network, NodeName, Seconds, Size};
 
 /// Exit code of a configuration error (`EX_CONFIG` of sysexits.h): the unit does not restart on it.
 pub(crate) const EXIT_CONFIG: u8 = 78;
@@ -127,6 +127,10 @@ pub(crate) struct ImageSources {
     pub(crate) allow_loopback: bool,
     /// Whether http may reach link-local addresses.
     pub(crate) allow_link_local: bool,
+    /// Networks that http may reach beyond what it may by itself.
+    pub(crate) allow: Vec<Network>,
+    /// Networks that http may not reach.
+    pub(crate) deny: Vec<Network>,
     /// Folders `file` sources must lie below; none by default.
     pub(crate) file_roots: Vec<PathBuf>,
     /// Largest image file.
@@ -147,6 +151,8 @@ impl Default for ImageSources {
         Self {
             allow_loopback: false,
             allow_link_local: false,
+            allow: Vec::new(),
+            deny: Vec::new(),
             file_roots: Vec::new(),
             max_size: Size::gib(64),
             stall_timeout_seconds: Seconds::of(60),

@@ -51,6 +51,8 @@ fn a_wrong_value_is_refused_with_what_to_write() {
         ("reserved: {memory: banana}", "such as 2Gi"),
         ("imageSources: {stallTimeoutSeconds: 0}", "whole seconds"),
         ("imageSources: {fileRoots: [images]}", "imageSources.fileRoots"),
+        ("imageSources: {allow: [10.0.0.1/8]}", "no host bits set"),
+        ("imageSources: {deny: [internet]}", "such as 10.0.0.0/8, or an address"),
         ("stateDir: state", "stateDir"),
         ("diskFactor: 0", "diskFactor"),
         ("imageCache: {namespacePercent: 0}", "imageCache.namespacePercent is 0"),

@@ -1,9 +1,11 @@
 //! Values of the configuration that say no while they are read.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use holdfast_api::Quantity;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 /// Name of a node: lower-case letters, digits and '-', at most 40 characters, as `NodeEnrolment` asks.
@@ -95,6 +97,33 @@ impl TryFrom<u32> for Seconds {
             1..=86_400 => Ok(Self(count)),
             _ => Err(format!("{count} is no time-out: write whole seconds from 1 to 86400")),
         }
+    }
+}
+
+/// A network of IPv4 or IPv6, or a single address as the network that holds it alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Network(IpNet);
+
+impl Network {
+    /// The network.
+    pub(crate) fn net(self) -> IpNet {
+        self.0
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        let net = text.parse::<IpNet>().ok().filter(|net| net.trunc() == *net).or_else(address);
+        net.map(Self).ok_or_else(|| {
+            let text = shortened(&text);
+            format!(
+                "{text:?} is no network: write one with no host bits set, such as 10.0.0.0/8, or an address"
+            )
+        })
     }
 }
 

@@ -35,8 +35,9 @@ pub(crate) enum Error {
     /// A captive portal, a login page or an error page with status 200.
     #[error("{at} answered with a web page instead of an image; check spec.source.http.url and the network")]
     WebPage { at: String },
-    /// The bytes are not those of `spec.digest`. `found` stays empty for `file`, where printing it would tell a
-    /// tenant the digest of a host file. `seen` tells whether the source has another file later.
+    /// The bytes are not those of `spec.digest`. `found` stays empty for `file` and for what is small, where printing it
+    /// would help a tenant to guess what a host file or a service holds. `seen` tells whether the source has another
+    /// file later.
     #[error(
         "{at} does not have the digest {expected}{}; correct spec.digest or spec.source in an image made again under its name, or put the right file there: the node notices either by itself",
         and_found(.found.as_ref())

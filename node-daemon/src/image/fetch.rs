@@ -19,6 +19,9 @@ const REPORT_BYTES: u64 = 1 << 20;
 /// any useful size is not used up between two looks, however many transfers and guests write at the same time.
 const LOOK_BYTES: u64 = 4 << 20;
 
+/// Below this an answer may be a secret of some service, a token or a key; a disk image is larger.
+const GUESSABLE_BYTES: u64 = 1 << 20;
+
 /// What a transfer ended with: a complete, synced partial file.
 struct Received {
     found: Digest,
@@ -188,8 +191,9 @@ impl<'a> Transfer<'a> {
     /// Compares, checks, publishes. Nothing is kept of bytes that are not the image.
     fn admit(&self, source: &Source, received: &Received, format: Format) -> Result<Image, Error> {
         if received.found != *self.digest {
+            let bytes = self.partial.file().metadata().map_or(0, |found| found.len());
             self.discard()?;
-            return Err(mismatch(source, received, self.digest));
+            return Err(mismatch(source, received, self.digest, bytes));
         }
         let facts = match inspect::inspect(self.partial.file(), format) {
             Ok(facts) => facts,
@@ -265,11 +269,11 @@ impl<'a> Transfer<'a> {
     }
 }
 
-fn mismatch(source: &Source, received: &Received, expected: &Digest) -> Error {
+fn mismatch(source: &Source, received: &Received, expected: &Digest, bytes: u64) -> Error {
     if received.page {
         return Error::WebPage { at: at(source) };
     }
-    let if_whole = wrong(source, received, expected);
+    let if_whole = wrong(source, received, expected, bytes);
     match received.unannounced {
         None => if_whole,
         Some(bytes) => {
@@ -278,10 +282,11 @@ fn mismatch(source: &Source, received: &Received, expected: &Digest) -> Error {
     }
 }
 
-fn wrong(source: &Source, received: &Received, expected: &Digest) -> Error {
+/// The digest of a file of the host, or of a short answer, tells whoever guesses at its words that the guess is right.
+fn wrong(source: &Source, received: &Received, expected: &Digest, bytes: u64) -> Error {
     let found = match source {
-        Source::Http(_) => Some(received.found),
-        Source::File(_) => None,
+        Source::Http(_) if bytes >= GUESSABLE_BYTES => Some(received.found),
+        Source::Http(_) | Source::File(_) => None,
     };
     let seen = Box::new(received.seen.clone());
     Error::DigestMismatch { at: at(source), expected: *expected, found, seen }

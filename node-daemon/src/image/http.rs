@@ -119,6 +119,7 @@ fn is_whole(status: StatusCode) -> bool {
 }
 
 async fn follow(client: &Client, rules: &Rules, first: &Url, part: Part<'_>) -> Result<Response, Error> {
+    rules.host.refresh().await;
     let mut url = first.clone();
     for _ in 0..=MAX_REDIRECTS {
         let response = ask(client, rules, first, &url, part).await?;
@@ -139,7 +140,7 @@ async fn ask(
     url: &Url,
     part: Part<'_>,
 ) -> Result<Response, Error> {
-    check_url(rules.reach(), url).map_err(|why| {
+    check_url(&rules.reach(), url).map_err(|why| {
         if url == first { Error::Refused(why) } else { Error::Misled { url: shown(first), why } }
     })?;
     // Compression on the way would change offsets and lengths.
@@ -153,7 +154,7 @@ async fn ask(
     };
     let answer = tokio::time::timeout(rules.connect_timeout + rules.stall_timeout, request.send()).await;
     let response = answer.map_err(|_| stalled(first, rules))?.map_err(|error| unreachable(first, &error))?;
-    check_peer(rules.reach(), first, response.remote_addr())?;
+    check_peer(&rules.reach(), first, response.remote_addr())?;
     Ok(response)
 }
 
@@ -169,7 +170,7 @@ fn redirect(response: &Response, from: &Url) -> Option<Result<Url, String>> {
 }
 
 /// Judges scheme and, where the URL holds one, the address. Hyper dials literal addresses without the resolver.
-fn check_url(reach: Reach, url: &Url) -> Result<(), String> {
+fn check_url(reach: &Reach, url: &Url) -> Result<(), String> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("{} is neither http nor https; use one of these", shown(url)));
     }
@@ -178,7 +179,7 @@ fn check_url(reach: Reach, url: &Url) -> Result<(), String> {
 }
 
 /// Belt and braces: the address the connection really has.
-fn check_peer(reach: Reach, first: &Url, peer: Option<SocketAddr>) -> Result<(), Error> {
+fn check_peer(reach: &Reach, first: &Url, peer: Option<SocketAddr>) -> Result<(), Error> {
     let verdict = peer.map_or(Ok(()), |peer| reach.check(peer.ip()));
     verdict.map_err(|refused| Error::Misled { url: shown(first), why: explain(&refused) })
 }
@@ -314,7 +315,13 @@ fn innermost(error: &reqwest::Error) -> String {
 
 impl Rules {
     pub(super) fn reach(&self) -> Reach {
-        Reach { loopback: self.allow_loopback, link_local: self.allow_link_local }
+        Reach {
+            loopback: self.allow_loopback,
+            link_local: self.allow_link_local,
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            host: self.host.clone(),
+        }
     }
 }
 
@@ -323,16 +330,16 @@ struct Resolver(Reach);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0;
+        let reach = self.0.clone();
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            Ok(permitted(reach, found)?)
+            Ok(permitted(&reach, found)?)
         })
     }
 }
 
 /// One refused address among good ones refuses the name: an honest name never mixes them.
-fn permitted(reach: Reach, found: Vec<SocketAddr>) -> Result<Addrs, Refused> {
+fn permitted(reach: &Reach, found: Vec<SocketAddr>) -> Result<Addrs, Refused> {
     found.iter().try_for_each(|address| reach.check(address.ip()))?;
     Ok(Box::new(found.into_iter()))
 }

@@ -36,7 +36,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
+use ipnet::IpNet;
 use tokio::sync::watch;
+
+use crate::host_addresses::HostAddresses;
 
 pub(crate) use self::delivered::{Privacy, Tenant};
 pub(crate) use self::digest::Digest;
@@ -128,8 +131,14 @@ pub(crate) struct Progress {
 pub(crate) struct Rules {
     /// Whether http(s) may reach loopback addresses of this node.
     pub(crate) allow_loopback: bool,
-    /// Whether http(s) may reach link-local addresses, where cloud metadata services live.
+    /// Whether http(s) may reach link-local addresses; metadata services of clouds not even then.
     pub(crate) allow_link_local: bool,
+    /// Networks that http(s) may reach though they are refused by themselves or lie in one that is denied.
+    pub(crate) allow: Vec<IpNet>,
+    /// Networks that http(s) may not reach.
+    pub(crate) deny: Vec<IpNet>,
+    /// What addresses are to the host.
+    pub(crate) host: HostAddresses,
     /// Absolute folders below which `file` sources may lie; none means no `file` source at all.
     pub(crate) file_roots: Vec<PathBuf>,
     /// Largest image file accepted, in bytes.
@@ -166,6 +175,9 @@ impl Default for Rules {
         Self {
             allow_loopback: false,
             allow_link_local: false,
+            allow: Vec::new(),
+            deny: Vec::new(),
+            host: HostAddresses::default(),
             file_roots: Vec::new(),
             // Cloud images have 0.3 to 3 GiB; appliance images rarely pass 50 GiB.
             max_bytes: 64 << 30,

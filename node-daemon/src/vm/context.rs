@@ -85,10 +85,10 @@ impl Context {
         let config = &driver.config;
         let usage = storage::usage(&config.state_dir).map_err(|source| Error::Storage { source })?;
         let images = storage::images_in(&config.state_dir);
-        let cache = Cache::open(&images, rules(config, usage.for_images()));
+        let host = HostAddresses::new(&config.kubeconfig);
+        let cache = Cache::open(&images, rules(config, usage.for_images(), &host));
         let cache = Arc::new(cache.map_err(|source| Error::Cache { source })?);
         let disks = Arc::new(Disks::open().map_err(|source| Error::Disks { source })?);
-        let host = HostAddresses::new(&config.kubeconfig);
         let (libvirt, events) =
             Libvirt::open(&config.libvirt_uri).map_err(|source| Error::Libvirt { source })?;
         let configured = match config.accelerator {
@@ -170,9 +170,13 @@ impl Context {
     }
 }
 
-fn rules(config: &Config, available: u64) -> Rules {
+fn rules(config: &Config, available: u64, host: &HostAddresses) -> Rules {
     let sources = &config.image_sources;
+    let nets = |networks: &[config::Network]| networks.iter().map(|network| network.net()).collect();
     Rules {
+        allow: nets(&sources.allow),
+        deny: nets(&sources.deny),
+        host: host.clone(),
         allow_loopback: sources.allow_loopback,
         allow_link_local: sources.allow_link_local,
         file_roots: sources.file_roots.clone(),

@@ -124,13 +124,22 @@ async fn a_server_without_ranges_or_lengths_serves_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_digest_names_both_and_ends_by_itself() {
-    let (bench, body) = (Bench::new(), raw_image(100_000));
+    let (bench, body) = (Bench::new(), raw_image(1 << 20));
     let (site, wrong) = (Site::serving(body.clone()).await, digest_of(b"other"));
     let refused = bench.fetch_raw(site.url("/disk"), &wrong).await.unwrap_err();
     assert_eq!((refused.reason(), refused.retry()), ("DigestMismatch", Retry::Later));
     let text = refused.to_string();
     assert!(text.contains(&wrong.to_string()) && text.contains(&digest_of(&body).to_string()), "{text}");
     assert_eq!(bench.files().len(), 0, "nothing is kept of bytes that are not the image");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_digest_of_an_answer_below_1_mib_is_not_printed() {
+    let (bench, body) = (Bench::new(), raw_image((1 << 20) - 1));
+    let (site, wrong) = (Site::serving(body.clone()).await, digest_of(b"other"));
+    let refused = bench.fetch_raw(site.url("/disk"), &wrong).await.unwrap_err();
+    assert_eq!(refused.reason(), "DigestMismatch");
+    assert!(!format!("{refused} {refused:?}").contains(&digest_of(&body).to_string()), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
