@@ -318,8 +318,8 @@ impl Pen {
             );
             let address = format!("\"52:54:00:{end}\"");
             let mac = self.fixed(&format!("mac{number}"), "mac_address", &[(&address, "")]);
-            let given =
-                format!("[\"10.20.{}.{number}\", \"2001:db8::{number}:5\"]", self.sample.number % 256);
+            let (last, third) = (number + 1, self.sample.number % 256);
+            let given = format!("[\"10.20.{third}.{last}\", \"2001:db8::{last}:5\"]");
             let addresses =
                 self.free(&format!("addresses{number}"), "addresses", &[(&given, ""), ("[]", "")]);
             let wait = self.free(&format!("wait{number}"), "wait_for_address", &[("false", "")]);
