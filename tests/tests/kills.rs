@@ -18,8 +18,8 @@ use serde_json::Value;
 const NODE: &str = "a";
 const STARTED: &str = "holdfast-tiny ready";
 /// What the daemon does for a virtual machine whose image is cached.
-const CREATE: [&str; 7] =
-    ["make-folder", "create-overlay", "write-seed", "ensure-network", "define", "start", "remember"];
+const CREATE: [&str; 8] =
+    ["make-folder", "create-overlay", "write-seed", "ensure-network", "define", "guard", "start", "remember"];
 /// What it does for one whose guest is deaf to its power button.
 const DELETE: [&str; 5] = ["remember", "request-shutdown", "destroy", "undefine", "remove-files"];
 /// Rounds of one kill while making and one while removing: each boundary at least once, and 200 kills.
