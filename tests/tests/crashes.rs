@@ -2,6 +2,9 @@
 //! is held by two nodes. The write that it would have made next arrives once all of it was undone, as that of a leader who
 //! slept through its Lease: it brings nothing back. Guests play no part, so the nodes are played by the test.
 
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, bail, ensure};
 use holdfast_api::names::node_lease;
 use holdfast_api::{HypervisorNode, NodeEnrolment};
@@ -17,6 +20,8 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+/// A controller that has not written for this long after the cut waits for what it cannot hear any more.
+const QUIET: Duration = Duration::from_secs(15);
 /// More writes than any of these needs; a run in which nothing was cut ends the search earlier.
 const MOST_WRITES: usize = 40;
 
@@ -32,12 +37,14 @@ async fn killed_after(
     work().await?;
     office.proxy().keep_after(writes);
     office.start_controller()?;
+    let cut_since = OnceLock::new();
     let cut = wait(office, "the cut, or the end", async || {
         // Without a further write only the end shows that there were so many.
         Ok(match (office.proxy().keeps(), office.proxy().is_cut(), done().await?) {
             (true, _, _) | (false, true, true) => Some(true),
             (false, false, true) => Some(false),
-            (false, _, false) => None,
+            (false, true, false) => (cut_since.get_or_init(Instant::now).elapsed() > QUIET).then_some(true),
+            (false, false, false) => None,
         })
     });
     let cut = cut.await?;
