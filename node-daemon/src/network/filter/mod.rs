@@ -42,11 +42,15 @@ pub(crate) struct Port {
 struct Sets(BTreeMap<(&'static str, &'static str), BTreeSet<String>>);
 
 /// The text for `nft -f`: the rules, and the sets of these guests. `trusts` says where guests may send what
-/// they like.
+/// they like. A device's name is a hash, and who makes machines can look for two that share one: such a device is in no
+/// set, so it is closed and none of them speaks by the rights of another.
 fn text(ports: &[Port], trusts: impl Fn(&NetworkRecord) -> bool) -> String {
     let mut sets = Sets::default();
     for port in ports {
-        if trusts(&port.network) {
+        let shared = ports.iter().filter(|other| other.device == port.device).count() > 1;
+        if shared {
+            tracing::warn!(device = port.device, "two interfaces have one device; its port is closed");
+        } else if trusts(&port.network) {
             sets.port("trusted", port);
         } else {
             sets.guarded(port);

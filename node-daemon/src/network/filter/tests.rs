@@ -71,3 +71,12 @@ fn every_set_that_is_filled_anew_is_emptied_first() {
         assert_eq!(flushed, !kept, "{name}");
     }
 }
+
+#[test]
+fn a_device_that_two_guests_have_is_closed_to_both() {
+    let (mut one, other) = (port(7, bridge("br0", None)), port(8, bridge("br1", None)));
+    one.device.clone_from(&other.device);
+    let text = text(&[one, other.clone(), port(9, bridge("br1", None))], |network| network.bridge() == "br0");
+    assert!(!text[RULES.len()..].contains(&other.device), "neither trusted nor anybody's address");
+    assert!(text[RULES.len()..].contains("hft0000000009"), "the others go on");
+}
