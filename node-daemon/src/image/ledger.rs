@@ -70,6 +70,11 @@ impl Cache {
         (books.needs, books.promised) = (needs, Some(promised));
     }
 
+    /// A look at the host failed: what was known of needs is old, and disks may have been made since.
+    pub(crate) fn doubt(&self) {
+        self.ledger.lock().needs = Needs::Unknown;
+    }
+
     /// Whether it is known yet what guests were promised; before that no byte is fetched.
     pub(crate) fn is_informed(&self) -> bool {
         self.ledger.lock().promised.is_some()

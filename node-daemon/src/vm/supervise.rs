@@ -179,6 +179,9 @@ impl Supervisor {
 
     /// Acts on what a sweep found.
     fn take(&mut self, swept: Result<Result<Found, libvirt::Error>, JoinError>) {
+        if !matches!(swept, Ok(Ok(_))) {
+            self.context.fetches.cache().doubt();
+        }
         match swept {
             Ok(Ok(found)) => self.act_on(&found),
             Ok(Err(error)) => self.pulse.beat(Some(format!("{}; guests run on", super::sentence(&error)))),

@@ -66,6 +66,17 @@ async fn while_nobody_knows_who_needs_what_no_image_goes() {
     assert_eq!(bench.cache.list().unwrap(), [image]);
 }
 
+#[tokio::test]
+async fn after_a_look_that_failed_no_image_goes_by_what_was_known_before() {
+    let bench = budget(1_000_000);
+    let image = bring(&bench, 700_000, 1).await.unwrap();
+    bench.cache.learn(Needs::Known(HashMap::new()), 0);
+    bench.cache.ledger.age(&image.digest, Duration::from_secs(8000));
+    bench.cache.doubt();
+    assert_eq!(bring(&bench, 700_000, 2).await.unwrap_err().reason(), "ImageCacheFull");
+    assert_eq!(bench.cache.list().unwrap(), [image]);
+}
+
 #[test]
 fn guests_promised_blocks_are_never_given_to_a_download() {
     on_a_small_disk("size=24m", 4 << 20, async |cache, images| {
