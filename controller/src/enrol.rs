@@ -26,7 +26,7 @@ use crate::signing::{self, Signing};
 use crate::world::World;
 use crate::write::{Exactly, Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, stand, turns};
 
-/// A request that nobody decided goes after a week: the install credential can make any number.
+/// Undecided requests are deleted after a week, because the install credential can create any number of them.
 const KEPT_UNFINISHED: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Judging a request costs a signature check in every pass, and a write of its own; whoever steals the install credential
 /// must not be able to keep the controller from its other work. Half of what a pass writes.
@@ -235,8 +235,8 @@ fn reserved(world: &World, request: &NodeEnrolment) -> bool {
         .any(|other| certificate::end(certificate_of(other)).is_some_and(|end| end.0 > world.now.0))
 }
 
-/// Whether somebody turned this key away, under whatever name. Only who had the key could ask with it, so nobody can have
-/// the key of another node rejected.
+/// Whether somebody turned this key away, under whatever name. Whoever read a request can send it again, so a person who
+/// rejects the copy turns the honest node away, too; deleting the rejected request undoes that.
 fn rejected_before(world: &World, request: &NodeEnrolment, checked: &Checked) -> bool {
     let all = world.enrolments.iter().map(|other| &**other);
     all.filter(|other| other.metadata.name != request.metadata.name && says(other, condition::REJECTED))
