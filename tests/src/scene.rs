@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use holdfast_api::{HypervisorNode, VirtualMachine};
-use k8s_openapi::api::rbac::v1::Role;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -148,13 +148,16 @@ impl Scene {
     pub async fn is_clear(&self, namespace: &str) -> Result<bool> {
         self.held_once();
         let machines = self.machines(namespace).list(&ListParams::default()).await.context("not listed")?;
+        let serving = |name: &str| name.ends_with("-vms") || name.ends_with("-secrets");
+        let labelled = ListParams::default().labels("holdfast.dev/node");
         let roles: Api<Role> = Api::namespaced(self.admin.clone(), namespace);
-        let roles =
-            roles.list(&ListParams::default().labels("holdfast.dev/node")).await.context("not listed")?;
-        let serving =
-            |role: &Role| role.name_any().ends_with("-vms") || role.name_any().ends_with("-secrets");
+        let roles = roles.list(&labelled).await.context("not listed")?;
+        let bindings: Api<RoleBinding> = Api::namespaced(self.admin.clone(), namespace);
+        let bindings = bindings.list(&labelled).await.context("not listed")?;
+        let mut grants = roles.iter().map(Role::name_any).chain(bindings.iter().map(RoleBinding::name_any));
+        let granted = grants.any(|name| serving(&name));
         let held = self.nodes.iter().any(|node| !node.held().is_empty());
-        Ok(machines.items.is_empty() && !roles.iter().any(serving) && !held)
+        Ok(machines.items.is_empty() && !granted && !held)
     }
 
     fn held_once(&self) {
