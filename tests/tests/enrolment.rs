@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use holdfast_api::{HypervisorNode, NodeEnrolment};
 use holdfast_tests::control_plane::ControlPlane;
 use holdfast_tests::kubeconfig::{self, Login, Server};
+use holdfast_tests::pki::Pki;
 use holdfast_tests::process::{Process, tail};
 use holdfast_tests::spawner::Spawner;
 use holdfast_tests::wait::{Look, wait_for};
@@ -310,6 +311,19 @@ async fn the_daemon_starts_without_an_api_and_enrols_when_there_is_one() -> Resu
     node.point_at(&gate.server, &gate.credential)?;
     gate.ready("waits").await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_another_authority_vouches_for_learns_nothing_from_a_node() -> Result<()> {
+    let gate = gate().await?;
+    let mut node = gate.node("trusts", "trusts")?;
+    let another = Pki::open(&node.folder.join("another-authority"))?.authority()?;
+    node.point_at(&Server { authority: another, ..gate.server.clone() }, &gate.credential)?;
+    node.start()?;
+    node.says("invalid peer certificate").await?;
+    assert!(gate.requests_of("trusts").await?.is_empty(), "it asked an API that it does not trust");
+    node.point_at(&gate.server, &gate.credential)?;
+    gate.ready("trusts").await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
