@@ -21,7 +21,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-const SAMPLE: usize = 240;
+const SAMPLE: usize = 80;
 const LONG: usize = 5000;
 /// To a workspace.
 const BATCH: usize = 40;
