@@ -48,7 +48,14 @@ tell_binary() {
     fi
 }
 
-tell_all() { local binary; for binary; do tell_binary "$binary"; done; }
+tell_all() {
+    local binary since
+    for binary; do
+        since=$SECONDS
+        tell_binary "$binary"
+        printf '%5d s  %s\n' "$((SECONDS - since))" "$binary" >>"$results/times"
+    done
+}
 
 guests=() others=()
 for file in tests/tests/*.rs; do
@@ -63,5 +70,7 @@ tell_all "${guests[@]}"
 wait $! || echo "the stories without guests ended early" >>"$results/failed"
 cat "$results/others"
 
+stage "seconds of each story, the longest first"
+sort -rn "$results/times"
 cat "$results/twice" 2>/dev/null || true
 [ ! -e "$results/failed" ] || refuse "stories failed: $(paste -sd ' ' "$results/failed")"
