@@ -163,6 +163,11 @@ pub struct HypervisorNodeStatus {
     #[serde(default, skip_serializing_if = "is_none_at_all")]
     #[schemars(range(min = 0))]
     pub panics: i32,
+    /// How many objects the daemon cannot read whole; it goes on with what it read before, and names each by an event and in
+    /// its log (node).
+    #[serde(default, skip_serializing_if = "is_none_at_all")]
+    #[schemars(range(min = 0))]
+    pub unreadable_objects: i32,
     /// Namespaces the node serves and may watch (controller).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = LISTED), inner(length(max = NAME)))]

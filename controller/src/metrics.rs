@@ -39,6 +39,11 @@ struct ReadyLabel {
     ready: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabel {
+    node: String,
+}
+
 /// Counters and gauges, and whether the controller leads and has seen every kind.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -47,6 +52,8 @@ pub(crate) struct Metrics {
     machines: Family<StatusLabel, Gauge>,
     nodes: Family<ReadyLabel, Gauge>,
     unreadable: Family<KindLabel, Gauge>,
+    node_unreadable: Family<NodeLabel, Gauge>,
+    node_panics: Family<NodeLabel, Gauge>,
     leader: Gauge,
     synced: AtomicBool,
     alive: AtomicU64,
@@ -59,7 +66,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("holdfast_controller");
         let (writes, machines, nodes, leader) =
             (Family::default(), Family::default(), Family::default(), Gauge::default());
-        let unreadable = Family::default();
+        let (unreadable, node_unreadable, node_panics) =
+            (Family::default(), Family::default(), Family::default());
         let passes = Histogram::new(exponential_buckets(0.001, 4.0, 8));
         registry.register("writes", "Writes to the API by kind and outcome", Family::clone(&writes));
         registry.register_with_unit(
@@ -79,6 +87,16 @@ impl Metrics {
             "Objects that cannot be read whole and are left as they are, by kind",
             Family::clone(&unreadable),
         );
+        registry.register(
+            "node_unreadable_objects",
+            "Objects that the node's daemon cannot read whole, as its status says",
+            Family::clone(&node_unreadable),
+        );
+        registry.register(
+            "node_panics",
+            "Faults of the node's daemon in its work on virtual machines since it started, as its status says",
+            Family::clone(&node_panics),
+        );
         registry.register("leader", "1 while this process leads", Gauge::clone(&leader));
         Self {
             registry,
@@ -87,6 +105,8 @@ impl Metrics {
             machines,
             nodes,
             unreadable,
+            node_unreadable,
+            node_panics,
             leader,
             synced: AtomicBool::new(false),
             alive: AtomicU64::new(0),
@@ -129,8 +149,19 @@ impl Metrics {
         for (kind, count) in world.unread.counted() {
             self.unreadable.get_or_create(&KindLabel { kind }).set(count);
         }
+        self.observe_nodes(world);
+    }
+
+    fn observe_nodes(&self, world: &World) {
         self.nodes.clear();
-        for node in world.nodes.values() {
+        self.node_unreadable.clear();
+        self.node_panics.clear();
+        for (name, node) in &world.nodes {
+            if let Some(said) = &node.object.status {
+                let label = NodeLabel { node: name.clone() };
+                self.node_unreadable.get_or_create(&label).set(said.unreadable_objects.into());
+                self.node_panics.get_or_create(&label).set(said.panics.into());
+            }
             let ready = condition::find(node.conditions(), READY);
             let ready = ready.map_or_else(|| "Unknown".to_owned(), |ready| ready.status.clone());
             self.nodes.get_or_create(&ReadyLabel { ready }).inc();

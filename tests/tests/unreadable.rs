@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 
 /// What the others may take for each step of their lives.
 const SOON: Duration = Duration::from_secs(5);
+/// What node a says that it cannot read.
+const OF_A: &str = "holdfast_controller_node_unreadable_objects{node=\"a\"}";
 /// For what comes before: programs that start, a queue of writes that empties.
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -112,7 +114,7 @@ impl Bystander<'_> {
     }
 }
 
-/// The controller is ready, and counts what it cannot read; it has work to do for the rest first.
+/// The controller is ready, and counts what it and the nodes cannot read; it has work to do for the rest first.
 async fn told(story: &Story<'_>, bent: &[Bend]) -> Result<()> {
     let port = story.site.controller().await.port();
     let get = async |path: &str| -> Result<String> {
@@ -127,6 +129,11 @@ async fn told(story: &Story<'_>, bent: &[Bend]) -> Result<()> {
         let missing: Vec<_> = missing
             .filter(|kind| !metrics.contains(&format!("unreadable_objects{{kind=\"{kind}\"}}")))
             .collect();
+        // Node a serves the namespace that they lie in.
+        let of_a = metrics.lines().find_map(|line| line.strip_prefix(OF_A)?.trim().parse::<u32>().ok());
+        if of_a.unwrap_or_default() == 0 {
+            return Ok(Look::NotYet(format!("node a cannot read {of_a:?} objects")));
+        }
         Ok(if missing.is_empty() { Look::Done(()) } else { Look::NotYet(format!("{missing:?}")) })
     })
     .await

@@ -33,6 +33,8 @@ pub(crate) struct Holdings {
     pub(crate) hypervisor: Option<HypervisorVersions>,
     /// How often the work on a virtual machine panicked since the daemon started.
     pub(crate) panics: u32,
+    /// How many objects cannot be read whole.
+    pub(crate) unreadable: usize,
 }
 
 /// What only libvirt knows.

@@ -156,6 +156,7 @@ fn status(
         virtual_machines: holdings.virtual_machines.iter().cloned().collect(),
         orphans: holdings.orphans.clone(),
         panics: i32::try_from(holdings.panics).unwrap_or(i32::MAX),
+        unreadable_objects: i32::try_from(holdings.unreadable).unwrap_or(i32::MAX),
         ..HypervisorNodeStatus::default()
     }
 }
@@ -181,6 +182,7 @@ fn reported(observed: &HypervisorNode) -> Holdings {
             security_drivers: status.confinement.map(|said| said.drivers),
         }),
         panics: 0,
+        unreadable: 0,
     }
 }
 

@@ -124,6 +124,11 @@ impl Objects {
         self.0.ssh_keys.lookup(namespace, name, self.reachable())
     }
 
+    /// How many objects cannot be read whole.
+    pub(crate) fn unreadable(&self) -> usize {
+        self.0.unread.count()
+    }
+
     /// Whether the API answered this identity lately (the Lease is renewed every 10 s).
     pub(crate) fn reachable(&self) -> bool {
         matches!(*self.0.contact.borrow(), Contact::Reachable)

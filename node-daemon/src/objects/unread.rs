@@ -78,6 +78,11 @@ impl Unread {
         self.with(|named| named.retain(|key, _| elsewhere(key) || stays(&key.2)));
     }
 
+    /// How many there are now.
+    pub(super) fn count(&self) -> usize {
+        self.with(|named| named.len())
+    }
+
     fn with<T>(&self, look: impl FnOnce(&mut BTreeMap<Key, String>) -> T) -> T {
         look(&mut self.named.lock().unwrap_or_else(PoisonError::into_inner))
     }

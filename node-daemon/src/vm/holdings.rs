@@ -116,6 +116,7 @@ pub(crate) fn holdings(context: &Context, held: &Held, versions: Option<Hypervis
         images: images(context),
         hypervisor: versions,
         panics: context.panics.load(Ordering::Relaxed),
+        unreadable: context.objects.unreadable(),
     }
 }
 
