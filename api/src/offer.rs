@@ -94,13 +94,16 @@ impl Vlans {
     }
 }
 
-/// What a node does not offer, and where its operator would write it.
+/// Longest subnet's length that one network may take of the first pool, which is everybody's: 253 guests.
+const WIDEST: u8 = 24;
+
+/// What a node does not offer, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lack {
     /// The end of a sentence that begins with who does not offer it.
     pub what: String,
-    /// Key of `node.yaml`.
-    pub key: &'static str,
+    /// What would change it, as a demand.
+    pub remedy: String,
 }
 
 impl NetworkOffer {
@@ -116,11 +119,19 @@ impl NetworkOffer {
         }
     }
 
-    /// Whether a subnet lies in none of the pools.
+    /// Whether a subnet lies in none of the pools, or takes more than a /24 of the first, also where another pool holds
+    /// both: networks that name no subnet need that one.
     pub fn lacks_subnet(&self, subnet: Ipv4Net) -> Option<Lack> {
-        let mut pools = self.subnet_pools.iter().filter_map(|pool| pool.parse::<Ipv4Net>().ok());
-        let offered = pools.any(|pool| pool.contains(&subnet));
-        (!offered).then(|| Lack { what: format!("subnet {subnet}"), key: "subnetPools" })
+        let pools = || self.subnet_pools.iter().filter_map(|pool| pool.parse::<Ipv4Net>().ok());
+        let meets = |pool: &Ipv4Net| pool.contains(&subnet) || subnet.contains(pool);
+        let remedy = if !pools().any(|pool| pool.contains(&subnet)) {
+            listed_under("subnetPools")
+        } else if let Some(first) = pools().next().filter(meets).filter(|_| subnet.prefix_len() < WIDEST) {
+            format!("choose a /{WIDEST} or smaller within its networkPool {first}")
+        } else {
+            return None;
+        };
+        Some(Lack { what: format!("subnet {subnet}"), remedy })
     }
 
     /// Whether a bridge, or this VLAN of it, is not offered.
@@ -132,8 +143,12 @@ impl NetworkOffer {
             (Some(_), None) => format!("untagged traffic on bridge {name}"),
             (Some(_), Some(vlan)) => format!("VLAN {vlan} of bridge {name}"),
         };
-        Some(Lack { what, key: "bridges" })
+        Some(Lack { what, remedy: listed_under("bridges") })
     }
+}
+
+fn listed_under(key: &str) -> String {
+    format!("list it under {key} in its node.yaml")
 }
 
 impl OfferedBridge {
@@ -158,7 +173,7 @@ mod tests {
     }
 
     fn lack(spec: &VirtualMachineNetworkSpec) -> Option<String> {
-        offer().lacks(spec).map(|lack| format!("{} {}", lack.key, lack.what))
+        offer().lacks(spec).map(|lack| format!("{}: {}", lack.what, lack.remedy))
     }
 
     fn nat(subnet: &str) -> VirtualMachineNetworkSpec {
@@ -173,12 +188,25 @@ mod tests {
 
     #[test]
     fn a_subnet_is_offered_within_a_pool_and_nowhere_else() {
-        for within in ["", "10.88.0.0/16", "10.88.7.0/24", "192.168.96.16/28"] {
+        for within in ["", "10.88.7.0/24", "192.168.96.0/20", "192.168.96.16/28"] {
             assert_eq!(lack(&nat(within)), None, "{within}");
         }
         for beyond in ["8.8.0.0/16", "10.89.0.0/24", "192.168.112.0/24", "10.0.0.0/8"] {
-            assert_eq!(lack(&nat(beyond)), Some(format!("subnetPools subnet {beyond}")));
+            let says = format!("subnet {beyond}: list it under subnetPools in its node.yaml");
+            assert_eq!(lack(&nat(beyond)), Some(says));
         }
+    }
+
+    #[test]
+    fn no_network_takes_more_than_a_24_of_the_first_pool_also_where_another_pool_holds_it() {
+        let mut offer = offer();
+        offer.subnet_pools.push("10.64.0.0/10".to_owned());
+        for wide in ["10.88.0.0/16", "10.88.4.0/23", "10.88.0.0/14"] {
+            let lack = offer.lacks(&nat(wide)).map(|lack| format!("{}: {}", lack.what, lack.remedy));
+            let says = format!("subnet {wide}: choose a /24 or smaller within its networkPool 10.88.0.0/16");
+            assert_eq!(lack, Some(says));
+        }
+        assert_eq!(offer.lacks(&nat("10.89.0.0/16")), None, "the operator gave that to single networks");
     }
 
     #[test]
@@ -192,12 +220,12 @@ mod tests {
             assert_eq!(lack(&good), None, "{good:?}");
         }
         for (bad, what) in [
-            (bridge("cni0", None), "bridges bridge cni0"),
-            (bridge("br0", Some(120)), "bridges VLAN 120 of bridge br0"),
-            (bridge("trunk", None), "bridges untagged traffic on bridge trunk"),
-            (bridge("trunk", Some(300)), "bridges VLAN 300 of bridge trunk"),
+            (bridge("cni0", None), "bridge cni0"),
+            (bridge("br0", Some(120)), "VLAN 120 of bridge br0"),
+            (bridge("trunk", None), "untagged traffic on bridge trunk"),
+            (bridge("trunk", Some(300)), "VLAN 300 of bridge trunk"),
         ] {
-            assert_eq!(lack(&bad).as_deref(), Some(what));
+            assert_eq!(lack(&bad), Some(format!("{what}: list it under bridges in its node.yaml")));
         }
     }
 

@@ -84,8 +84,8 @@ fn refusal(wish: &Wish, node: &Candidate) -> Option<String> {
 fn missing_network(wish: &Wish, node: &Candidate) -> Option<String> {
     let offer = node.offer.as_ref()?;
     let mut lacks = wish.networks.iter().filter_map(|it| Some((it.name_any(), offer.lacks(&it.spec)?)));
-    lacks.next().map(|(network, Lack { what, key })| {
-        format!("does not offer guests {what}, which network {network} names (list it under {key} in its node.yaml)")
+    lacks.next().map(|(network, Lack { what, remedy })| {
+        format!("does not offer guests {what}, which network {network} names ({remedy})")
     })
 }
 

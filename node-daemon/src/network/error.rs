@@ -19,10 +19,8 @@ pub(crate) enum Error {
     #[error("network {network}: {problem}; create another VirtualMachineNetwork and use that")]
     Refused { network: String, problem: String },
     /// The node's configuration does not give guests this.
-    #[error(
-        "network {network}: this node does not offer {what} to guests; list it under {key} in its node.yaml, or use another network"
-    )]
-    NotOffered { network: String, what: String, key: &'static str },
+    #[error("network {network}: this node does not offer {what} to guests; {remedy}, or use another network")]
+    NotOffered { network: String, what: String, remedy: String },
     /// An address listed for the guest is another's.
     #[error(
         "network {network}: {address} in spec.interfaces[].addresses is {role}, which no guest is given; take it off the list"
@@ -38,6 +36,11 @@ pub(crate) enum Error {
         "network {network}: no /24 of the node's pool {pool} is free; give the network a subnet or widen networkPool on the node"
     )]
     PoolFull { network: String, pool: Ipv4Net },
+    /// The namespace has as much of the pool as one may have.
+    #[error(
+        "network {network}: its namespace has its share, {share} of the {all} /24s of the node's pool {pool}; delete virtual machines on other networks of the namespace, or widen networkPool on the node"
+    )]
+    ShareFull { network: String, pool: Ipv4Net, share: usize, all: usize },
     /// The host has no such bridge.
     #[error(
         "network {network}: this node has no bridge {bridge}; create it on the node or use another network"
@@ -78,6 +81,7 @@ impl Error {
             | Self::AddressTaken { .. }
             | Self::SubnetClash { .. }
             | Self::PoolFull { .. }
+            | Self::ShareFull { .. }
             | Self::BridgeMissing { .. }
             | Self::Foreign { .. }
             | Self::VlanUnsupported { .. }
@@ -100,6 +104,7 @@ impl Error {
             Self::AddressTaken { .. } => "AddressTaken",
             Self::SubnetClash { .. } => "SubnetClash",
             Self::PoolFull { .. } => "NetworkPoolFull",
+            Self::ShareFull { .. } => "NetworkShareFull",
             Self::BridgeMissing { .. } => "BridgeMissing",
             Self::Foreign { .. } => "NetworkForeign",
             Self::VlanUnsupported { .. } => "VlanUnsupported",

@@ -288,9 +288,11 @@ impl Networks {
         match conflict {
             Conflict::Clash { subnet, with } => Error::SubnetClash { network, subnet, with },
             Conflict::OutsidePool { subnet } => {
-                Error::NotOffered { network, what: format!("subnet {subnet}"), key: "networkPool" }
+                let remedy = "list it under networkPool in its node.yaml".to_owned();
+                Error::NotOffered { network, what: format!("subnet {subnet}"), remedy }
             }
             Conflict::PoolFull => Error::PoolFull { network, pool: self.pool },
+            Conflict::ShareFull { share, all } => Error::ShareFull { network, pool: self.pool, share, all },
         }
     }
 }

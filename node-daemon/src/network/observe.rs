@@ -79,12 +79,18 @@ pub(super) async fn needed(
 fn needed_claim((address, role): &(IpAddr, Role)) -> Option<Claim> {
     let IpAddr::V4(v4) = address else { return None };
     let by = format!("{address}, {role},");
-    (*role != Role::Own).then(|| Claim { subnet: Ipv4Net::from(*v4), kind: ClaimKind::Address, by })
+    (*role != Role::Own).then(|| Claim {
+        subnet: Ipv4Net::from(*v4),
+        kind: ClaimKind::Address,
+        by,
+        same_namespace: false,
+    })
 }
 
 fn reserved() -> impl Iterator<Item = Claim> {
     let claim = |(net, by): &(&str, &str)| {
-        Some(Claim { subnet: net.parse().ok()?, kind: ClaimKind::Address, by: (*by).to_owned() })
+        let (subnet, by) = (net.parse().ok()?, (*by).to_owned());
+        Some(Claim { subnet, kind: ClaimKind::Address, by, same_namespace: false })
     };
     RESERVED.iter().filter_map(claim)
 }
@@ -96,7 +102,7 @@ fn host_claim(kind: ClaimKind, what: &str, used: &Used) -> Claim {
         "" => format!("the {what} {subnet}"),
         device => format!("the {what} {subnet} of device {device}"),
     };
-    Claim { subnet: *subnet, kind, by }
+    Claim { subnet: *subnet, kind, by, same_namespace: false }
 }
 
 /// A claim that names a network as its owner knows it: ours by namespace and name, a foreign one as libvirt does.
@@ -108,7 +114,9 @@ fn network_claim(own: &str, network: &Network, subnet: Ipv4Net) -> Claim {
         Some(name) => format!("network {name} ({subnet})"),
         None => format!("libvirt network {} ({subnet})", network.name),
     };
-    Claim { subnet, kind, by }
+    let namespace = |name: &str| name.split_once('/').map(|(namespace, _)| namespace.to_owned());
+    let owner = network.record.as_deref().and_then(namespace);
+    Claim { subnet, kind, by, same_namespace: owner.is_some() && owner == namespace(own) }
 }
 
 pub(super) fn subnets(network: &Network) -> impl Iterator<Item = Ipv4Net> {

@@ -6,6 +6,8 @@
 //! Whether a subnet is still free is asked at every start: the host may have come to another network meanwhile.
 //! Called by [`Networks`](super::Networks) with what it read from libvirt and from the kernel.
 
+use std::collections::HashSet;
+
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
@@ -13,6 +15,9 @@ use super::values::Subnet;
 
 /// Length of the subnets taken from the pool: 253 guests, and a whole /16 pool holds 256 of them.
 const CHOSEN_LENGTH: u8 = 24;
+/// One namespace has networks in this part of the pool's /24s at most, so that one that fills its share leaves others
+/// three quarters. A narrower subnet counts as the /24 around it, or sixteen addresses here and there would do as well.
+const SHARE: usize = 4;
 
 /// A range of addresses somebody on the node uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub(crate) struct Claim {
     pub(crate) kind: ClaimKind,
     /// The claimant, as the end of a sentence ("… overlaps `by`").
     pub(crate) by: String,
+    /// Whether it is a network of the same namespace as the one that is planned.
+    pub(crate) same_namespace: bool,
 }
 
 /// What claims a range.
@@ -83,6 +90,8 @@ pub(crate) enum Conflict {
     OutsidePool { subnet: Ipv4Net },
     /// Each /24 of the pool overlaps something.
     PoolFull,
+    /// Its namespace has networks in `share` of the `all` /24s of the pool.
+    ShareFull { share: usize, all: usize },
 }
 
 /// What to do for a network. `claims` are those of everybody else.
@@ -133,10 +142,32 @@ fn unfit<'a>(
 }
 
 fn anew(uid: Uuid, wanted: Option<Subnet>, pool: Ipv4Net, claims: &[Claim]) -> Result<Plan, Conflict> {
-    match wanted {
-        Some(wanted) => granted(wanted.net(), claims).map(Plan::Create),
-        None => chosen(uid, pool, claims).map(Plan::Create),
+    let subnet = match wanted {
+        Some(wanted) => granted(wanted.net(), claims)?,
+        None => chosen(uid, pool, claims)?,
+    };
+    share_left(subnet, pool, claims).map(|()| Plan::Create(subnet))
+}
+
+/// Whether the namespace may have this subnet, too.
+fn share_left(subnet: Ipv4Net, pool: Ipv4Net, claims: &[Claim]) -> Result<(), Conflict> {
+    let siblings = claims.iter().filter(|claim| claim.same_namespace);
+    let mut held: HashSet<Ipv4Net> = siblings.flat_map(|claim| blocks(claim.subnet, pool)).collect();
+    let before = held.len();
+    held.extend(blocks(subnet, pool));
+    let all = 1_usize << CHOSEN_LENGTH.saturating_sub(pool.prefix_len());
+    let share = (all / SHARE).max(1);
+    if held.len() > before && held.len() > share {
+        return Err(Conflict::ShareFull { share, all });
     }
+    Ok(())
+}
+
+/// The /24s of the pool that a subnet lies in or holds.
+fn blocks(subnet: Ipv4Net, pool: Ipv4Net) -> impl Iterator<Item = Ipv4Net> {
+    let around = Ipv4Net::new(subnet.network(), subnet.prefix_len().min(CHOSEN_LENGTH));
+    let blocks = around.into_iter().flat_map(|net| net.trunc().subnets(CHOSEN_LENGTH)).flatten();
+    blocks.filter(move |block| pool.contains(block))
 }
 
 fn granted(subnet: Ipv4Net, claims: &[Claim]) -> Result<Ipv4Net, Conflict> {

@@ -11,7 +11,11 @@ fn wanted(text: &str) -> Option<Subnet> {
 }
 
 fn claim(subnet: &str, kind: ClaimKind) -> Claim {
-    Claim { subnet: net(subnet), kind, by: format!("{kind:?} {subnet}") }
+    Claim { subnet: net(subnet), kind, by: format!("{kind:?} {subnet}"), same_namespace: false }
+}
+
+fn sibling(subnet: &str) -> Claim {
+    Claim { same_namespace: true, ..claim(subnet, ClaimKind::ActiveNetwork) }
 }
 
 fn pool() -> Ipv4Net {
@@ -67,6 +71,24 @@ fn a_full_pool_is_said_to_be_full() {
     assert_eq!(fresh(None, &[claim("10.80.0.0/12", ClaimKind::Address)]), Err(Conflict::PoolFull));
     let narrow = plan(Uuid::nil(), None, Present::Absent, net("10.88.0.0/25"), &[]);
     assert_eq!(narrow, Err(Conflict::PoolFull));
+}
+
+#[test]
+fn a_namespace_that_has_its_share_of_the_pool_leaves_the_rest_to_others() {
+    let full = Err(Conflict::ShareFull { share: 64, all: 256 });
+    // Sixteen addresses in each of many /24s keep others out as whole ones do.
+    for length in [24, 28] {
+        let mut held: Vec<Claim> = (0..63).map(|n| sibling(&format!("10.88.{n}.0/{length}"))).collect();
+        assert!(fresh(None, &held).is_ok());
+        held.push(sibling("10.88.63.0/28"));
+        assert_eq!((fresh(None, &held), fresh(wanted("10.88.99.0/28"), &held)), (full.clone(), full.clone()));
+        assert!(fresh(wanted("10.88.63.16/28"), &held).is_ok(), "a /24 that it has anyhow");
+        assert!(fresh(wanted("10.20.0.0/16"), &held).is_ok(), "another pool");
+        let others: Vec<Claim> = held.into_iter().map(|it| Claim { same_namespace: false, ..it }).collect();
+        assert!(fresh(None, &others).is_ok(), "another namespace");
+    }
+    assert_eq!(fresh(None, &[sibling("10.88.0.0/18")]), full, "what was wide before this rule counts whole");
+    assert!(plan(Uuid::nil(), None, Present::Absent, net("10.88.7.0/24"), &[]).is_ok(), "one is always had");
 }
 
 fn active(subnet: &str, guests: Guests) -> Present {
@@ -149,6 +171,7 @@ fn any_claim() -> impl Strategy<Value = Claim> {
         subnet,
         kind,
         by: subnet.to_string(),
+        same_namespace: false,
     })
 }
 
@@ -182,6 +205,8 @@ proptest! {
         match fresh(wanted(&subnet.to_string()), &claims) {
             Ok(Plan::Create(granted)) => prop_assert_eq!(granted, subnet),
             Err(Conflict::Clash { with, .. }) => prop_assert!(overlap(net(&with), subnet)),
+            // Nobody offers such a one; the plan does not give it either.
+            Err(Conflict::ShareFull { .. }) => prop_assert!(pool().contains(&subnet) && subnet.prefix_len() < 18),
             other => prop_assert!(false, "{:?}", other),
         }
     }

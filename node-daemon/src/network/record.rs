@@ -44,7 +44,7 @@ impl NetworkRecord {
                 offer.lacks_bridge(name.as_str(), vlan.map(|vlan| vlan.id().into()))
             }
         };
-        let refused = |Lack { what, key }| Error::NotOffered { network: self.name.clone(), what, key };
+        let refused = |Lack { what, remedy }| Error::NotOffered { network: self.name.clone(), what, remedy };
         lack.map_or(Ok(()), |lack| Err(refused(lack)))
     }
 
@@ -192,18 +192,23 @@ mod tests {
         for good in [nat(""), nat("10.88.3.0/24"), bridge("br0", Some(120))] {
             assert!(NetworkRecord::try_from(&good).unwrap().check_offer(&offer).is_ok());
         }
-        for (bad, what, key) in [
-            (nat("8.8.0.0/16"), "subnet 8.8.0.0/16", "subnetPools"),
-            (bridge("cni0", None), "bridge cni0", "bridges"),
-            (bridge("br0", None), "untagged traffic on bridge br0", "bridges"),
-            (bridge("br0", Some(121)), "VLAN 121 of bridge br0", "bridges"),
+        for (bad, what, remedy) in [
+            (nat("8.8.0.0/16"), "subnet 8.8.0.0/16", "list it under subnetPools in its node.yaml"),
+            (
+                nat("10.88.0.0/16"),
+                "subnet 10.88.0.0/16",
+                "choose a /24 or smaller within its networkPool 10.88.0.0/16",
+            ),
+            (bridge("cni0", None), "bridge cni0", "list it under bridges in its node.yaml"),
+            (bridge("br0", None), "untagged traffic on bridge br0", "list it under bridges in its node.yaml"),
+            (bridge("br0", Some(121)), "VLAN 121 of bridge br0", "list it under bridges in its node.yaml"),
         ] {
             let record = NetworkRecord::try_from(&bad).unwrap();
             let remembered =
                 serde_json::from_value::<NetworkRecord>(serde_json::to_value(record).unwrap()).unwrap();
             let error = remembered.check_offer(&offer).unwrap_err();
             let sentence = format!(
-                "network shop/lan: this node does not offer {what} to guests; list it under {key} in its node.yaml, or \
+                "network shop/lan: this node does not offer {what} to guests; {remedy}, or \
                  use another network"
             );
             assert_eq!((error.to_string(), error.reason()), (sentence, "NetworkNotOffered"));

@@ -146,6 +146,23 @@ fn networks_ensured_at_once_do_not_meet_in_one_subnet() {
 }
 
 #[test]
+fn a_namespace_fills_its_share_of_the_pool_and_another_still_gets_a_subnet() {
+    on_a_host(|mut host| async move {
+        host.networks.pool = "10.88.0.0/22".parse().unwrap();
+        host.ensure(&nat(0, "shop/lan", "")).await.unwrap();
+        let error = host.ensure(&nat(1, "shop/more", "10.88.1.0/28")).await.unwrap_err();
+        let sentence = "network shop/more: its namespace has its share, 1 of the 4 /24s of the node's pool 10.88.0.0/22; \
+            delete virtual machines on other networks of the namespace, or widen networkPool on the node";
+        assert_eq!(
+            (error.to_string().as_str(), error.reason(), error.retry()),
+            (sentence, "NetworkShareFull", Retry::Later)
+        );
+        host.ensure(&nat(2, "lab/lan", "")).await.unwrap();
+        host.ensure(&nat(0, "shop/lan", "")).await.unwrap();
+    });
+}
+
+#[test]
 fn a_clash_names_the_other_network_and_a_way_out_and_ends_with_it() {
     on_a_host(|host| async move {
         let (lan, late) = (nat(7, "shop/lan", "10.20.0.0/16"), nat(8, "lab/lan", "10.20.5.0/24"));
