@@ -14,7 +14,7 @@ use super::fetches::Fetches;
 use super::guest_user::GuestUsers;
 use super::observe;
 use super::observed::{Accelerator, Obstacle, Room};
-use super::room::Share;
+use super::room::{self, Claim, Share};
 use crate::accelerator::Proof;
 use crate::clock::Clock;
 use crate::config::{self, Config};
@@ -140,23 +140,30 @@ impl Context {
             .map(|problem| Obstacle::later(condition::STATE_READ_ONLY, problem.message.clone()))
     }
 
-    /// What the other virtual machines here leave, so that a start does not fail for lack of room: halted ones, orphans,
-    /// and those that are bound here and not made yet, each with the larger of what it asks for and what it has. Without
-    /// an answer of libvirt the start itself will say what is wrong.
+    /// What the other virtual machines here leave, so that a start does not fail for lack of room: running and halted
+    /// ones, orphans, and those that are bound here and not made yet. Without an answer of libvirt the start itself will
+    /// say what is wrong.
     pub(crate) async fn room(&self, uid: Uuid) -> Room {
         let Ok(domains) = self.libvirt.domains().await else { return Room::ENDLESS };
-        let mut shares: BTreeMap<Uuid, Share> = BTreeMap::new();
-        for domain in domains.iter().filter(|domain| domain.record.is_some()) {
-            shares.insert(domain.uuid, Share::held(domain, observe::read(domain).record()));
-        }
+        let ours = domains.iter().filter(|domain| domain.record.is_some());
+        let held = ours.map(|domain| (domain.uuid, Share::held(domain, observe::read(domain).record())));
+        room::left_for(uid, self.whole(), &self.claims(held))
+    }
+
+    /// What virtual machines have here, with what their objects ask for.
+    pub(crate) fn claims(&self, held: impl Iterator<Item = (Uuid, Share)>) -> BTreeMap<Uuid, Claim> {
+        let held = held.map(|(uid, has)| (uid, Claim { has, ..Claim::default() }));
+        let mut claims: BTreeMap<Uuid, Claim> = held.collect();
         for vm in self.objects.virtual_machines() {
             let Some(uid) = vm.metadata.uid.as_deref().and_then(|uid| uid.parse().ok()) else { continue };
-            let share = shares.entry(uid).or_default();
-            *share = share.larger(Share::asked(&vm.spec));
+            claims.entry(uid).or_default().asks = Share::asked(&vm.spec);
         }
-        shares.remove(&uid);
-        let whole = Share { cpu: self.capacity.cpu.saturating_mul(self.overcommit()), ..self.capacity };
-        whole.left(shares.into_values())
+        claims
+    }
+
+    /// What this node has for all of them.
+    pub(crate) fn whole(&self) -> Share {
+        Share { cpu: self.capacity.cpu.saturating_mul(self.overcommit()), ..self.capacity }
     }
 
     /// Without the own object the default of the kind holds.

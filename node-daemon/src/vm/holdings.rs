@@ -14,7 +14,7 @@ use super::observe;
 use super::observed::Domain;
 use super::orphan::is_orphan;
 use super::record::Record;
-use super::room::{self, Disks};
+use super::room::{self, Disks, Share};
 use crate::image::{Digest, Image, Progress};
 use crate::libvirt;
 use crate::node::{Holdings, HypervisorVersions};
@@ -89,21 +89,15 @@ fn asked(vm: &VirtualMachine) -> Option<Asked> {
     })
 }
 
-/// The disks of every virtual machine here, made or about to be made, each with the larger of what is asked for and what
-/// is held.
+/// The disks of every virtual machine here: those it was started with, and those it asks for where there is room.
 pub(crate) fn disks(context: &Context, held: &Held) -> Vec<Disks> {
-    let mut promised: BTreeMap<Uuid, u64> = BTreeMap::new();
-    for (uid, record) in &held.domains {
-        let applied = record.applied.as_ref().map_or(0, |applied| room::storage(&applied.spec));
-        promised.insert(*uid, applied.max(room::storage(&record.spec)));
-    }
-    for vm in context.objects.virtual_machines() {
-        let Some(uid) = vm.metadata.uid.as_deref().and_then(|uid| uid.parse().ok()) else { continue };
-        let asked = promised.entry(uid).or_default();
-        *asked = room::storage(&vm.spec).max(*asked);
-    }
-    let one = |(uid, promised)| Disks { promised, written: dir::allocated(&context.state_dir, uid) };
-    promised.into_iter().map(one).collect()
+    let claims = context.claims(held.domains.iter().map(|(uid, record)| (*uid, Share::applied(record))));
+    let granted = room::granted(context.whole(), &claims);
+    let one = |(uid, share): (Uuid, Share)| Disks {
+        promised: share.storage,
+        written: dir::allocated(&context.state_dir, uid),
+    };
+    granted.into_iter().map(one).collect()
 }
 
 /// What the node reports of it.

@@ -30,7 +30,7 @@ mod pending;
 mod plan;
 mod record;
 mod report;
-mod room;
+pub(crate) mod room;
 mod status;
 mod supervise;
 mod unseen;

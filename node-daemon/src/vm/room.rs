@@ -2,9 +2,16 @@
 //!
 //! The controller counts in the same way before it places one; here it is for edits, which nobody
 //! places, and for what the node holds and the controller does not see.
+//!
+//! What a virtual machine was started with is its own. What it asks for beyond that, all of it before its first start, is
+//! room only where it fits, the smallest asks first: so an edit to more than there is takes nothing from anybody, and one
+//! that waits for its start takes nothing from who asks for less.
+
+use std::collections::BTreeMap;
 
 use holdfast_api::capacity::overhead;
 use holdfast_api::virtual_machine::VirtualMachineSpec;
+use uuid::Uuid;
 
 use super::observed::Room;
 use super::record::Record;
@@ -31,13 +38,16 @@ impl Share {
         }
     }
 
-    /// What a domain of ours has or may be started with: the larger of what it is defined with and what its record says.
+    /// What a domain of ours has: the larger of what it is defined with and what its guest was started with.
     pub(crate) fn held(domain: &libvirt::Domain, record: Option<&Record>) -> Self {
         let defined =
             Self { cpu: domain.cpu.into(), memory: domain.memory_mib.saturating_mul(1 << 20), storage: 0 };
-        let applied = record.and_then(|record| record.applied.as_ref()).map(|applied| &applied.spec);
-        let specs = record.map(|record| &record.spec).into_iter().chain(applied);
-        specs.map(Self::asked).fold(defined, Self::larger)
+        record.map_or(defined, |record| defined.larger(Self::applied(record)))
+    }
+
+    /// What the guest was started with. An edit since then is the next start's affair.
+    pub(crate) fn applied(record: &Record) -> Self {
+        Self::asked(record.applied.as_ref().map_or(&record.spec, |applied| &applied.spec))
     }
 
     /// The larger of both, each by itself.
@@ -49,18 +59,88 @@ impl Share {
         }
     }
 
-    /// What the others leave of this.
-    pub(crate) fn left(self, others: impl IntoIterator<Item = Self>) -> Room {
-        let whole = Room { memory: self.memory, cpu: self.cpu, storage: self.storage };
-        others.into_iter().fold(whole, |left, other| Room {
-            memory: left
-                .memory
-                .saturating_sub(other.memory)
-                .saturating_sub(overhead(other.cpu, other.memory)),
-            cpu: left.cpu.saturating_sub(other.cpu),
-            storage: left.storage.saturating_sub(other.storage),
-        })
+    /// What it takes, with what the hypervisor needs beside it.
+    fn cost(self) -> Room {
+        let memory = self.memory.saturating_add(overhead(self.cpu, self.memory));
+        Room { memory, cpu: self.cpu, storage: self.storage }
     }
+
+    /// The largest part it is of anything that a node has, as a number to compare.
+    fn part_of(self, whole: Self) -> u128 {
+        let pairs = [(self.cpu, whole.cpu), (self.memory, whole.memory), (self.storage, whole.storage)];
+        let part = |(one, all): (u64, u64)| (u128::from(one) << 32) / u128::from(all.max(1));
+        pairs.into_iter().map(part).max().unwrap_or_default()
+    }
+}
+
+impl Room {
+    fn less(self, other: Self) -> Self {
+        Self {
+            memory: self.memory.saturating_sub(other.memory),
+            cpu: self.cpu.saturating_sub(other.cpu),
+            storage: self.storage.saturating_sub(other.storage),
+        }
+    }
+
+    fn holds(self, other: Self) -> bool {
+        other.memory <= self.memory && other.cpu <= self.cpu && other.storage <= self.storage
+    }
+}
+
+/// What one virtual machine has, and what its object asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// Nothing before its first start.
+    pub(crate) has: Share,
+    /// Nothing where no object is known.
+    pub(crate) asks: Share,
+}
+
+impl Claim {
+    fn most(self) -> Share {
+        self.has.larger(self.asks)
+    }
+
+    fn more(self) -> Room {
+        self.most().cost().less(self.has.cost())
+    }
+}
+
+/// What each virtual machine may count on: what it has, and what it asks for where that fits.
+pub(crate) fn granted(whole: Share, claims: &BTreeMap<Uuid, Claim>) -> BTreeMap<Uuid, Share> {
+    let mut left = left_by(whole, claims.values());
+    let mut grant = |claim: Claim| {
+        if !left.holds(claim.more()) {
+            return claim.has;
+        }
+        left = left.less(claim.more());
+        claim.most()
+    };
+    in_turn(whole, claims).into_iter().map(|(uid, claim)| (uid, grant(claim))).collect()
+}
+
+/// What the others leave for one of them, what it has itself included.
+pub(crate) fn left_for(uid: Uuid, whole: Share, claims: &BTreeMap<Uuid, Claim>) -> Room {
+    let others = claims.iter().filter(|(other, _)| **other != uid).map(|(_, claim)| claim);
+    let (mut left, mut free) = (left_by(whole, others), left_by(whole, claims.values()));
+    for (_, claim) in in_turn(whole, claims).into_iter().take_while(|(other, _)| *other != uid) {
+        if free.holds(claim.more()) {
+            (left, free) = (left.less(claim.more()), free.less(claim.more()));
+        }
+    }
+    left
+}
+
+fn left_by<'a>(whole: Share, claims: impl Iterator<Item = &'a Claim>) -> Room {
+    let whole = Room { memory: whole.memory, cpu: whole.cpu, storage: whole.storage };
+    claims.fold(whole, |left, claim| left.less(claim.has.cost()))
+}
+
+/// The smallest ask first.
+fn in_turn(whole: Share, claims: &BTreeMap<Uuid, Claim>) -> Vec<(Uuid, Claim)> {
+    let mut turns: Vec<(Uuid, Claim)> = claims.iter().map(|(uid, claim)| (*uid, *claim)).collect();
+    turns.sort_by_key(|(uid, claim)| (claim.most().part_of(whole), *uid));
+    turns
 }
 
 /// Disk bytes that guests were promised and have not written yet: they are theirs, though the filesystem calls them free.
@@ -86,34 +166,5 @@ pub(crate) fn storage(spec: &VirtualMachineSpec) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GIB: u64 = 1 << 30;
-
-    #[test]
-    fn others_take_their_memory_and_what_the_hypervisor_needs_beside_it() {
-        let node = Share { cpu: 8, memory: 4 * GIB, storage: 100 * GIB };
-        let other = Share { cpu: 2, memory: GIB, storage: 10 * GIB };
-        let left = node.left([other, other]);
-        assert_eq!(left, Room { memory: 2 * GIB - 2 * overhead(2, GIB), cpu: 4, storage: 80 * GIB });
-        assert_eq!(other.left([node]), Room { memory: 0, cpu: 0, storage: 0 });
-    }
-
-    #[test]
-    fn what_a_guest_has_not_written_yet_stays_its_own() {
-        let half = Disks { promised: 10 * GIB, written: 4 * GIB };
-        // The tables of a qcow2 file come on top of its content.
-        let full = Disks { promised: 10 * GIB, written: 11 * GIB };
-        let not_made = Disks { promised: 5 * GIB, written: 0 };
-        assert_eq!(unwritten([half, full, not_made], 1.0), 11 * GIB);
-        assert_eq!(unwritten([half, full, not_made], 2.0), 3 * GIB + GIB / 2);
-    }
-
-    #[test]
-    fn the_larger_of_what_is_asked_for_and_what_is_held_counts() {
-        let asked = Share { cpu: 1, memory: 2 * GIB, storage: GIB };
-        let held = Share { cpu: 2, memory: GIB, storage: 0 };
-        assert_eq!(asked.larger(held), Share { cpu: 2, memory: 2 * GIB, storage: GIB });
-    }
-}
+#[path = "room_tests.rs"]
+mod tests;

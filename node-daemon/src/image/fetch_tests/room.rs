@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use super::keep::on_a_small_disk;
 use super::server::Site;
 use super::*;
+use crate::vm::room::{self, Claim, Share};
+use uuid::Uuid;
 
 /// A cache that holds `size` bytes at most and in which each namespace may take all.
 fn budget(bytes: u64) -> Bench {
@@ -92,6 +94,27 @@ fn guests_promised_blocks_are_never_given_to_a_download() {
         let full = fetch(&cache, &source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap_err();
         assert_eq!(full.reason(), "DiskFull");
         fs::remove_file(images.join("guest")).unwrap();
+        fetch(&cache, &source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap();
+    });
+}
+
+#[test]
+fn an_edit_to_more_than_the_node_has_holds_up_no_download() {
+    on_a_small_disk("size=24m", 4 << 20, async |cache, _| {
+        let body = raw_image(2 << 20);
+        let (digest, site) = (digest_of(&body), Site::serving(body.clone()).await);
+        let share = |storage| Share { cpu: 1, memory: 1 << 28, storage };
+        let made = Claim { has: share(4 << 20), asks: share(64 << 40) };
+        let not_made = Claim { asks: share(64 << 40), ..Claim::default() };
+        let claims =
+            [made, not_made].into_iter().enumerate().map(|(n, one)| (Uuid::from_u128(n as u128), one));
+        let node = Share { cpu: 4, memory: 1 << 32, storage: 16 << 20 };
+        let granted = room::granted(node, &claims.collect());
+        let disks = granted.into_values().map(|one| room::Disks { promised: one.storage, written: 0 });
+        let promised = room::unwritten(disks, 1.0);
+        assert_eq!(promised, 4 << 20, "what the guest has stays its own");
+        cache.learn(Needs::Unknown, promised);
+        let source = Source::Http(site.url("/disk"));
         fetch(&cache, &source, &digest, Format::Raw, &watch::Sender::default()).await.unwrap();
     });
 }

@@ -378,14 +378,15 @@ pub(super) fn full(desired: &Desired, room: Room) -> Option<Obstacle> {
     (cpu > room.cpu).then(|| node_full(&format!("{cpu} virtual processors"), &room.cpu.to_string()))
 }
 
-/// What is in the way of larger disks, if anything. Those it was made with were counted when it was placed, by a factor
-/// that the node does not know.
+/// What is in the way of larger disks, if anything; before the first start, of any.
 pub(super) fn cramped(desired: &Desired, record: Option<&Record>, room: Room) -> Option<Obstacle> {
-    let applied = record.and_then(|record| record.applied.as_ref())?;
     let asked = storage(desired.spec());
-    let grown = asked > storage(&applied.spec);
-    (grown && asked > room.storage)
-        .then(|| node_full(&format!("{} of disk space", mib(asked)), &mib(room.storage)))
+    let had = record.map_or(0, |record| Share::applied(record).storage);
+    let obstacle = (asked > had && asked > room.storage)
+        .then(|| node_full(&format!("{} of disk space", mib(asked)), &mib(room.storage)))?;
+    // No room for a first start passes when others go.
+    let retry = if record.is_none() { Retry::Later } else { obstacle.retry };
+    Some(Obstacle { retry, ..obstacle })
 }
 
 fn mib(bytes: u64) -> String {

@@ -199,7 +199,9 @@ fn an_edit_beyond_the_room_of_the_node_leaves_the_old_size_running() {
 #[test]
 fn a_first_start_without_room_waits() {
     let mut world = World::new(spec());
-    world.room_mib = 128;
+    (world.room_mib, world.room_disk) = (128, 2 << 30);
+    assert!(matches!(world.settle(), Some(Plan::Blocked(obstacle)) if obstacle.reason == "NodeFull"));
+    (world.room_mib, world.room_disk) = (4096, (2 << 30) - 1);
     assert!(matches!(world.settle(), Some(Plan::Blocked(obstacle)) if obstacle.reason == "NodeFull"));
 }
 
