@@ -86,9 +86,6 @@ struct Run {
     /// Name of this controller in the leader's Lease; must differ between controllers that run at once. Random when absent.
     #[arg(long, env = "HOLDFAST_IDENTITY")]
     identity: Option<String>,
-    /// How much of a disk's virtual size counts as promised on its node, in percent.
-    #[arg(long, env = "HOLDFAST_DISK_PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    disk_percent: u64,
     /// How long a node's certificate is valid, in seconds: 10 minutes to 90 days. The node renews it at two thirds.
     #[arg(long, env = "HOLDFAST_CERTIFICATE_SECONDS", default_value_t = world::MOST_CERTIFICATE_SECONDS,
           value_parser = clap::value_parser!(i32).range(600..=i64::from(world::MOST_CERTIFICATE_SECONDS)))]
@@ -123,7 +120,6 @@ async fn start(run: Run) -> Result<()> {
         identity: run.identity,
         settings: world::Settings {
             accept_insecure_dev: run.accept_insecure_dev,
-            disk_percent: run.disk_percent,
             certificate_seconds: run.certificate_seconds,
         },
     })

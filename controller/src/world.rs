@@ -26,8 +26,6 @@ use crate::write::{Exactly, Kind};
 pub(crate) struct Settings {
     /// Lets nodes in whose key lies in a file, without asking a person.
     pub(crate) accept_insecure_dev: bool,
-    /// How much of a disk's virtual size counts as promised, in percent.
-    pub(crate) disk_percent: u64,
     /// How long a node's certificate is valid, in seconds.
     pub(crate) certificate_seconds: i32,
 }
@@ -38,7 +36,7 @@ pub(crate) const MOST_CERTIFICATE_SECONDS: i32 = 90 * 24 * 3600;
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { accept_insecure_dev: false, disk_percent: 100, certificate_seconds: MOST_CERTIFICATE_SECONDS }
+        Self { accept_insecure_dev: false, certificate_seconds: MOST_CERTIFICATE_SECONDS }
     }
 }
 
@@ -131,6 +129,14 @@ impl Node {
         }
     }
 
+    fn promised(&self, machines: &[&VirtualMachine]) -> Room {
+        let known: BTreeSet<String> = machines.iter().filter_map(|vm| vm.uid()).collect();
+        let orphans = self.object.status.iter().flat_map(|status| &status.orphans);
+        let held = orphans.filter(|orphan| !known.contains(&orphan.uid)).map(capacity::of_orphan);
+        let held = held.fold(Room::default(), Room::plus);
+        capacity::promised(capacity::of_node(&self.object), held, machines.iter().copied())
+    }
+
     /// Its conditions as they stand.
     pub(crate) fn conditions(&self) -> &[Condition] {
         self.object.status.as_ref().map_or(&[], |status| &status.conditions)
@@ -202,26 +208,14 @@ impl World {
 
     /// What is promised on each node: its machines, and what it holds without an object.
     pub(crate) fn promised(&self) -> BTreeMap<String, Room> {
-        let mut promised: BTreeMap<String, Room> =
-            self.nodes.keys().map(|name| (name.clone(), Room::default())).collect();
-        let mut known = BTreeSet::new();
+        let mut machines: BTreeMap<&str, Vec<&VirtualMachine>> = BTreeMap::new();
         for vm in &self.machines {
-            let Some(node) = Binding::of(vm).node() else { continue };
-            known.insert((node.to_owned(), vm.uid().unwrap_or_default()));
-            if let Some(sum) = promised.get_mut(node) {
-                *sum = sum.plus(capacity::of_machine(vm, self.settings.disk_percent));
+            if let Some(node) = Binding::of(vm).node() {
+                machines.entry(node).or_default().push(vm);
             }
         }
-        for (name, node) in &self.nodes {
-            let orphans = node.object.status.iter().flat_map(|status| &status.orphans);
-            let rooms = orphans
-                .filter(|orphan| !known.contains(&(name.clone(), orphan.uid.clone())))
-                .map(|orphan| capacity::of_orphan(orphan, self.settings.disk_percent));
-            if let Some(sum) = promised.get_mut(name) {
-                *sum = rooms.fold(*sum, Room::plus);
-            }
-        }
-        promised
+        let of = |name: &str| machines.get(name).map_or(&[][..], Vec::as_slice);
+        self.nodes.iter().map(|(name, node)| (name.clone(), node.promised(of(name)))).collect()
     }
 
     /// What of this virtual machine could not be read; `None` when it was read whole.

@@ -158,7 +158,7 @@ pub struct DiskStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = DIGEST))]
     pub image_digest: String,
-    /// Size the guest sees.
+    /// Size the guest sees; empty for a disk that waits for the next start.
     #[serde(default, skip_serializing_if = "is_unknown")]
     pub size: Quantity,
 }

@@ -191,7 +191,7 @@ impl Round<'_> {
             Some(_) => Vec::new(),
             None => self.networks(vm)?,
         };
-        let room = capacity::of_machine(vm, self.world.settings.disk_percent);
+        let room = capacity::of_machine(vm);
         let guest = vm.spec.memory.bytes().unwrap_or(0);
         Ok(Wish {
             room,

@@ -111,10 +111,18 @@ fn disks(report: &Report, desired: &Desired) -> Vec<DiskStatus> {
         let pinned = report.pins.get(&disk.name).copied();
         recorded.or(pinned).or(given).map(|digest| digest.to_string()).unwrap_or_default()
     };
+    let applied = record.and_then(|record| record.applied.as_ref()).map(|applied| &applied.spec.disks);
+    let size = |disk: &super::desired::Disk| match applied {
+        // An edit that waits for the next start has given the guest nothing yet.
+        Some(had) => {
+            had.iter().find(|had| had.name == disk.name).map(|had| had.size.clone()).unwrap_or_default()
+        }
+        None => Quantity::from_bytes(disk.bytes),
+    };
     let one = |disk: &super::desired::Disk| DiskStatus {
         name: disk.name.clone(),
         image_digest: digest(disk),
-        size: Quantity::from_bytes(disk.bytes),
+        size: size(disk),
     };
     desired.disks().iter().map(one).collect()
 }
