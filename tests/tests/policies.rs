@@ -87,8 +87,20 @@ async fn a_node_that_is_heard_from(office: &Office, scene: &Scene) -> Result<()>
         Ok((told && status.virtual_machines.is_empty() && !status.namespaces.is_empty()).then_some(()))
     };
     wait(office, "the controller to say so", told).await?;
-    says(nodes.delete("a", &DeleteParams::default()).await, "is heard from and has virtual machines");
-    Ok(())
+    let refused = async || nodes.delete("a", &DeleteParams::default()).await;
+    says(refused().await, "is heard from and has virtual machines");
+    let gone = |uid: &str| merge(json!({"metadata": {"annotations": {"holdfast.dev/host-is-gone": uid}}}));
+    let usual = PatchParams::default();
+    nodes.patch("a", &usual, &gone("another")).await.context("not annotated")?;
+    says(refused().await, "is heard from and has virtual machines");
+    // A node cannot say it of itself, for its own or for another's object: it would have its guests started twice.
+    let uid = nodes.get("a").await?.metadata.uid.context("no uid")?;
+    assert!(own.patch("a", &usual, &gone(&uid)).await.is_err(), "a node annotates itself");
+    own.patch_status("a", &usual, &gone(&uid)).await.context("could not write its status")?;
+    says(refused().await, "is heard from and has virtual machines");
+    // Whoever may change HypervisorNodes can, for a host that was stolen and still answers.
+    nodes.patch("a", &usual, &gone(&uid)).await.context("not annotated")?;
+    nodes.delete("a", &DeleteParams::default()).await.map(drop).context("the stolen node stays")
 }
 
 async fn a_node_and_machines(node: &Client) {
