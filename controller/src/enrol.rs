@@ -23,7 +23,7 @@ use crate::certificate;
 use crate::csr::{self, Checked};
 use crate::node;
 use crate::signing::{self, Signing};
-use crate::world::World;
+use crate::world::{Node, World};
 use crate::write::{Exactly, Kind, Meta, Status, Target, Tell, Verb, Weight, Write, body, stand, turns};
 
 /// Undecided requests are deleted after a week, because the install credential can create any number of them.
@@ -155,6 +155,14 @@ fn judge(request: &NodeEnrolment) -> Result<Checked, String> {
     csr::check(&request.spec.csr, name).map_err(|refused| refused.to_string())
 }
 
+/// Whether it could not be read whose name this is. Nothing else that a node says of itself keeps its key from renewal.
+fn identity_unread(world: &World, node: &Node) -> bool {
+    let faults = world.unread.of(Kind::HypervisorNode, &*node.object);
+    faults.is_some_and(|faults| {
+        ["spec.identity", "metadata.deletionTimestamp"].iter().any(|field| faults.touch(field))
+    })
+}
+
 fn decide(world: &World, request: &NodeEnrolment, checked: &Checked) -> Decision {
     let name = &request.spec.node_name;
     if says(request, condition::REJECTED) {
@@ -164,10 +172,10 @@ fn decide(world: &World, request: &NodeEnrolment, checked: &Checked) -> Decision
         };
     }
     let node = world.nodes.get(name);
-    if node.is_some_and(super::world::Node::removing) {
+    if node.is_some_and(Node::removing) {
         return Decision::Ask(format!("{name} is being removed; the request is judged when that is done"));
     }
-    if node.is_some_and(|node| node.unread) {
+    if node.is_some_and(|node| identity_unread(world, node)) {
         return Decision::Ask(format!("{name} cannot be read; the request is judged once it is corrected"));
     }
     if says(request, condition::APPROVED) {

@@ -98,6 +98,23 @@ fn a_free_name_is_let_in_and_the_certificate_comes_last() {
 }
 
 #[test]
+fn a_node_that_says_nonsense_of_itself_is_renewed_all_the_same() {
+    for (field, nonsense, reason) in [
+        ("status", json!({"orphans": {"uid": 1}}), "CertificateIssued"),
+        ("spec", json!({"identity": "nobody"}), "WaitsForApproval"),
+    ] {
+        let (mut model, key) = (open(), key());
+        asks(&mut model, "edge-1-a", "edge-1", &key);
+        run(&mut model);
+        let node = Target::cluster(Kind::HypervisorNode, "edge-1");
+        model.objects.get_mut(&node).unwrap()[field] = nonsense;
+        asks(&mut model, "edge-1-b", "edge-1", &key);
+        run(&mut model);
+        assert_eq!(issued(&model, "edge-1-b").1, reason, "{field}");
+    }
+}
+
+#[test]
 fn a_controller_that_dies_after_any_write_is_finished_by_the_next() {
     let key = key();
     for writes in 0..20 {
