@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -26,6 +26,8 @@ const STUCK: Duration = Duration::from_secs(120);
 const MOST_CONNECTIONS: usize = 32;
 /// A connection ends after this long, whatever it does, so that nobody keeps the probes from their turn.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(5);
+/// One that has not asked by then gives up its place.
+const SILENCE: Duration = Duration::from_secs(1);
 /// After a connection that could not be taken, for want of files, say.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -74,6 +76,8 @@ async fn answer(connection: TcpStream, routes: Router) {
     let mut http = http1::Builder::new();
     let served = http
         .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(SILENCE)
         .serve_connection(TokioIo::new(connection), TowerToHyperService::new(routes))
         .await;
     if let Err(error) = served {
@@ -121,11 +125,11 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(300);
 
-    async fn serving() -> SocketAddr {
+    async fn serving(limit: Duration) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new().route("/healthz", get(async || "ok"));
-        tokio::spawn(take(listener, routes, LIMIT));
+        tokio::spawn(take(listener, routes, limit));
         address
     }
 
@@ -139,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_endpoint_takes_so_many_connections_and_no_idle_one_keeps_a_probe_from_its_turn() {
-        let address = serving().await;
+        let address = serving(LIMIT).await;
         assert!(probe(address).await.ends_with("ok"));
         let mut idle = Vec::new();
         for _ in 0..2 * MOST_CONNECTIONS {
@@ -149,5 +153,16 @@ mod tests {
         assert!(timeout(LIMIT / 2, probe(address)).await.is_err(), "more connections than places are served");
         let answer = timeout(LIMIT * 20, probe(address)).await.expect("the probe never has its turn");
         assert!(answer.starts_with("HTTP/1.1 200") && start.elapsed() >= LIMIT, "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_asks_nothing_gives_up_its_place_soon() {
+        let address = serving(SILENCE * 60).await;
+        let mut silent = Vec::new();
+        for _ in 0..MOST_CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let answer = timeout(SILENCE * 10, probe(address)).await.expect("silence keeps its place");
+        assert!(answer.ends_with("ok"), "{answer}");
     }
 }
