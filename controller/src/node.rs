@@ -30,8 +30,9 @@ pub(crate) fn plan(world: &World) -> Vec<Write> {
         }
         let room = promised.get(name).copied().unwrap_or_default();
         let lease = lease(world, name, node);
-        // One of them at a time: each is refused if the object changed since it was read.
-        let own = main_part(world, node).or_else(|| half(world, name, node, room));
+        // One of them at a time: each is refused if the object changed since it was read. What the node is comes first: the
+        // images to fetch ahead change as often as people like.
+        let own = half(world, name, node, room).or_else(|| main_part(world, node));
         [lease, own].into_iter().flatten().collect()
     };
     world.nodes.iter().flat_map(each).collect()
