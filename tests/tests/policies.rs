@@ -1,7 +1,7 @@
 //! What the rights allow and the admission policies refuse, each in its sentence.
 
 use anyhow::{Context, Result};
-use holdfast_api::{HypervisorNode, NodeEnrolment, VirtualMachine};
+use holdfast_api::{HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine};
 use holdfast_tests::acting_node::request;
 use holdfast_tests::install;
 use holdfast_tests::kubeconfig::{self, Login};
@@ -9,6 +9,7 @@ use holdfast_tests::machine::tiny;
 use holdfast_tests::office::Office;
 use holdfast_tests::scene::{Scene, wait};
 use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -68,7 +69,54 @@ async fn policies_refuse_in_a_sentence_what_rights_cannot_tell_apart() -> Result
     the_controller(&controller).await?;
     the_controller_and_objects_of_people(&controller).await;
     the_controller_and_certificates(&controller, &office.admin().await?).await?;
-    a_node_that_is_heard_from(&office, &scene).await
+    a_node_that_is_heard_from(&office, &scene).await?;
+    metadata_from_before(&office).await
+}
+
+/// What is from before the policy on metadata came: however much it is, nobody is kept from his work on the object.
+async fn metadata_from_before(office: &Office) -> Result<()> {
+    let admin = office.admin().await?;
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(admin.clone());
+    let mut binding = bindings.get("holdfast-metadata").await.context("no binding")?;
+    bindings.delete("holdfast-metadata", &DeleteParams::default()).await.context("the binding stays")?;
+    let keys: Api<SSHKey> = Api::namespaced(admin, "default");
+    let many =
+        |most: usize| (0..most).map(|n| (format!("a{n:05}"), json!(""))).collect::<serde_json::Map<_, _>>();
+    let mut old: SSHKey = serde_json::from_value(json!({
+        "metadata": {"name": "old", "finalizers": ["example.org/held"]},
+        "spec": {"publicKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"},
+    }))?;
+    let mut made = many(40_000);
+    old.metadata.annotations = serde_json::from_value(json!(made))?;
+    let create = async || Ok(keys.create(&PostParams::default(), &old).await.ok().map(drop));
+    wait(office, "the policy to be gone", create).await?;
+    binding.metadata.resource_version = None;
+    binding.metadata.uid = None;
+    bindings.create(&PostParams::default(), &binding).await.context("no binding again")?;
+    let usual = PatchParams::default();
+    // Another one each time: the policy is in force some time after its binding stands.
+    let count = std::cell::Cell::new(0);
+    let refused = async || {
+        let name = format!("more-{}", count.replace(count.get() + 1));
+        let more = merge(json!({"metadata": {"annotations": {name: ""}}}));
+        Ok(keys.patch("old", &usual, &more).await.err().map(|error| error.to_string()))
+    };
+    let refused = wait(office, "the policy to be back", refused).await?;
+    assert!(refused.contains("an object has at most 512 annotations"), "{refused}");
+    for harmless in [
+        json!({"metadata": {"labels": {"a": "b"}}}),
+        json!({"metadata": {"annotations": {"a00000": null}}}),
+        json!({"metadata": {"finalizers": null}}),
+    ] {
+        keys.patch("old", &usual, &merge(harmless.clone())).await.with_context(|| harmless.to_string())?;
+    }
+    let status = merge(json!({"status": {"fingerprint": "SHA256:none"}}));
+    keys.patch_status("old", &usual, &status).await.context("its status cannot be written")?;
+    made.iter_mut().for_each(|(_, value)| *value = json!(null));
+    keys.patch("old", &usual, &merge(json!({"metadata": {"annotations": made}})))
+        .await
+        .context("it cannot shrink")?;
+    keys.delete("old", &DeleteParams::default()).await.map(drop).context("it cannot be deleted")
 }
 
 /// A deletion says that the host is gone for good. One that is heard from is not, be it ill; and a machine that was just
