@@ -1,10 +1,11 @@
 //! Addresses that are the host's own or that it depends on: no guest is given one, and no image is fetched from its own.
 //!
 //! Everything is read when it is asked for, since all of it changes under a running daemon. Only the API server's name is
-//! looked up seldom, and what was found last stays while nobody answers: a start needs neither the API nor DNS.
+//! looked up seldom, and what was found last stays while nobody answers, also over a restart: a start needs neither the API
+//! nor DNS.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
-use crate::identity;
+use crate::{durable, identity};
 
 /// Where clouds keep what their hosts may know: AWS and most others, AWS by IPv6, Alibaba, Azure.
 pub(crate) const METADATA: [IpAddr; 4] = [
@@ -68,6 +69,8 @@ impl fmt::Display for Role {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HostAddresses {
     kubeconfig: PathBuf,
+    /// Where what was found is remembered; nowhere if empty.
+    file: PathBuf,
     server: Arc<RwLock<Server>>,
 }
 
@@ -79,9 +82,12 @@ struct Server {
 }
 
 impl HostAddresses {
-    /// `kubeconfig` names the API server.
-    pub(crate) fn new(kubeconfig: &Path) -> Self {
-        Self { kubeconfig: kubeconfig.to_owned(), server: Arc::default() }
+    /// `kubeconfig` names the API server; `file` remembers its addresses, one a line.
+    pub(crate) fn new(kubeconfig: &Path, file: &Path) -> Self {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let addresses = text.lines().filter_map(|line| line.parse().ok()).collect();
+        let server = Arc::new(RwLock::new(Server { looked: None, addresses }));
+        Self { kubeconfig: kubeconfig.to_owned(), file: file.to_owned(), server }
     }
 
     /// Looks the API server's name up, unless that was done within the last minute.
@@ -93,10 +99,13 @@ impl HostAddresses {
         let found = tokio::time::timeout(LOOK_LIMIT, look_up(&self.kubeconfig)).await;
         let mut server = self.server.write().unwrap_or_else(PoisonError::into_inner);
         server.looked = Some(Instant::now());
-        if let Ok(Some(addresses)) = found {
-            server.addresses = addresses;
-        } else {
+        let Ok(Some(addresses)) = found else {
             tracing::debug!("the API server's name was not resolved; the addresses known last stand");
+            return;
+        };
+        if addresses != server.addresses {
+            remember(&self.file, &addresses);
+            server.addresses = addresses;
         }
     }
 
@@ -125,6 +134,13 @@ impl HostAddresses {
     fn api_server(&self) -> Vec<IpAddr> {
         let server = self.server.read().unwrap_or_else(PoisonError::into_inner);
         server.addresses.iter().copied().filter(|address| !address.is_loopback()).collect()
+    }
+}
+
+fn remember(file: &Path, addresses: &[IpAddr]) {
+    let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+    if let Err(error) = durable::replace(file, 0o600, |file| file.write_all(text.as_bytes())) {
+        tracing::warn!(%error, file = %file.display(), "the addresses of the API server are not remembered");
     }
 }
 
@@ -179,7 +195,8 @@ mod tests {
             );
             std::fs::write(&kubeconfig, text).unwrap();
         };
-        let host = HostAddresses::new(&kubeconfig);
+        let file = folder.path().join("api-addresses");
+        let host = HostAddresses::new(&kubeconfig, &file);
         write("https://192.0.2.7:6443");
         host.refresh().await;
         let role = |text: &str| host.role(text.parse().unwrap()).unwrap();
@@ -191,6 +208,9 @@ mod tests {
         std::fs::remove_file(&kubeconfig).unwrap();
         host.refresh().await;
         assert_eq!(role("192.0.2.7"), Some(Role::ApiServer));
+        let restarted = HostAddresses::new(&kubeconfig, &file);
+        restarted.refresh().await;
+        assert_eq!(restarted.role("192.0.2.7".parse().unwrap()).unwrap(), Some(Role::ApiServer));
         host.server.write().unwrap().looked = None;
         write("https://[2001:db8::7]:6443");
         host.refresh().await;

@@ -17,7 +17,8 @@ fn with_api_server(mut host: Host, address: &str) -> (Host, tempfile::TempDir) {
          clusters: [{{name: a, cluster: {{server: 'https://{address}:6443'}}}}], users: [{{name: a, user: {{}}}}]}}"
     );
     std::fs::write(&kubeconfig, text).unwrap();
-    host.networks = networks(&host.libvirt, HostAddresses::new(&kubeconfig));
+    host.networks =
+        networks(&host.libvirt, HostAddresses::new(&kubeconfig, &kubeconfig.with_extension("addresses")));
     (host, folder)
 }
 

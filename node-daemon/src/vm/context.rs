@@ -85,7 +85,7 @@ impl Context {
         let config = &driver.config;
         let usage = storage::usage(&config.state_dir).map_err(|source| Error::Storage { source })?;
         let images = storage::images_in(&config.state_dir);
-        let host = HostAddresses::new(&config.kubeconfig);
+        let host = HostAddresses::new(&config.kubeconfig, &config.state_dir.join("api-addresses"));
         let cache = Cache::open(&images, rules(config, usage.for_images(), &host));
         let cache = Arc::new(cache.map_err(|source| Error::Cache { source })?);
         let disks = Arc::new(Disks::open().map_err(|source| Error::Disks { source })?);

@@ -41,14 +41,15 @@ async fn redirects() {
         "/disk" => well(request, &body, "\"one\""),
         path => say(&format!("302 Found\nlocation: http:/{path}/disk"), b""),
     });
-    let kubeconfig = tempfile::NamedTempFile::new().unwrap();
-    fs::write(kubeconfig.path(), KUBECONFIG).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    fs::write(&kubeconfig, KUBECONFIG).unwrap();
     let bench = Bench::with(|rules| {
         rules.allow_loopback = false;
         // The server of this test is one of the host's addresses, so it is named; all around it opens nothing.
         rules.allow =
             [format!("{ORDINARY}/32"), "10.0.0.0/8".to_owned()].map(|net| net.parse().unwrap()).to_vec();
-        rules.host = HostAddresses::new(kubeconfig.path());
+        rules.host = HostAddresses::new(&kubeconfig, &folder.path().join("addresses"));
     });
     let site = site.await;
     // The same server on loopback: a redirect there would find the image.
