@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use tokio::sync::watch;
 
@@ -83,9 +84,14 @@ fn seen(folder: &Path) -> Option<Disk> {
 /// Writes a small file for good.
 fn probe(state_dir: &Path) -> Option<ErrorKind> {
     let path = state_dir.join("probe");
-    durable::replace(&path, 0o600, |file| file.write_all(b"the disk takes writes\n"))
-        .err()
-        .map(|error| error.kind())
+    let written = durable::replace(&path, 0o600, |file| file.write_all(b"the disk takes writes\n"));
+    written.err().filter(|error| !is_our_own(error)).map(|error| error.kind())
+}
+
+/// A want of open files, memory or time says nothing of the disk.
+fn is_our_own(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EINTR | Errno::EAGAIN))
 }
 
 #[cfg(test)]
@@ -134,6 +140,13 @@ mod tests {
             remount(MsFlags::empty());
             assert!(problems::disk(&now(folder), false).is_none());
         });
+    }
+
+    #[test]
+    fn a_daemon_without_open_files_left_does_not_call_its_disk_read_only() {
+        let own = |errno: Errno| is_our_own(&io::Error::from(errno));
+        assert!([Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM].into_iter().all(own));
+        assert!(![Errno::EROFS, Errno::EIO, Errno::ENOSPC, Errno::EDQUOT].into_iter().any(own));
     }
 
     #[test]
