@@ -146,11 +146,21 @@ pub(super) fn discovery(kind: u8, target: &str, word: &str) -> Vec<u8> {
     [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target.octets(), &tag(word)].concat()
 }
 
-/// `operation`: 1 a guest's, 2 a server's (RFC 2131).
-pub(super) fn dhcp(operation: u8, client: Mac, given: &str, word: &str) -> Vec<u8> {
+/// A message of DHCP: 1 asks, 2 offers, 5 gives (RFC 2132, section 9.6).
+pub(super) fn dhcp(message: u8, client: Mac, given: &str, word: &str) -> Vec<u8> {
     let given: Ipv4Addr = given.parse().unwrap();
+    let operation = if matches!(message, 2 | 5 | 6) { 2 } else { 1 };
     let head = [operation, 1, 6, 0, 0, 0, 0, 7, 0, 0, 0x80, 0, 0, 0, 0, 0];
-    [&head[..], &given.octets(), &[0; 8], &client, &[0; 202], &[0x63, 0x82, 0x53, 0x63], &tag(word)].concat()
+    [
+        &head[..],
+        &given.octets(),
+        &[0; 8],
+        &client,
+        &[0; 202],
+        &[0x63, 0x82, 0x53, 0x63, 53, 1, message],
+        &tag(word),
+    ]
+    .concat()
 }
 
 fn checksum(bytes: &[u8]) -> u16 {

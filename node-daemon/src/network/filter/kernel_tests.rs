@@ -261,12 +261,15 @@ fn an_address_counts_from_the_moment_the_hosts_dhcp_server_gives_it_and_for_that
 
         let server = UdpSocket::bind("10.88.5.1:67").unwrap();
         server.set_broadcast(true).unwrap();
-        // Everybody hears who gets what.
-        for (client, given) in [(mac(1), "10.88.5.7"), (mac(2), "10.88.5.8")] {
-            server.send_to(&dhcp(2, client, given, "offer"), "10.88.5.255:68").unwrap();
+        // Everybody hears who gets what. What was only offered counts for nobody.
+        for (message, client, given) in
+            [(2, mac(1), "10.88.5.6"), (5, mac(1), "10.88.5.7"), (5, mac(2), "10.88.5.8")]
+        {
+            server.send_to(&dhcp(message, client, given, "answer"), "10.88.5.255:68").unwrap();
         }
-        let forged = [datagram("10.88.5.8", "the address of the other")];
-        assert_eq!(pass(&guest, &other, &forged, &datagram("10.88.5.7", "honest")), ["offer", "offer"]);
+        let forged =
+            [datagram("10.88.5.8", "the address of the other"), datagram("10.88.5.6", "what was offered")];
+        assert_eq!(pass(&guest, &other, &forged, &datagram("10.88.5.7", "honest")), ["answer"; 3]);
         load(&ports).await;
         assert_eq!(pass(&guest, &other, &forged, &datagram("10.88.5.7", "honest")), NONE);
     });
@@ -315,6 +318,22 @@ fn whoever_asked_before_the_last_look_needs_no_load_of_their_own() {
         // They asked after the first had looked, so one of them looks for both.
         early.await.unwrap().load(&[port(1, NAT)], |_| false).await.unwrap();
         assert!(late.await.is_none());
+    });
+}
+
+#[test]
+fn rules_that_were_removed_come_back_though_nobody_can_say_which_guests_there_are() {
+    in_namespace(|_| async {
+        build("lan0", &["10.88.5.1/24"]);
+        let (guest, other) = (plug(1, "lan0"), plug(2, "lan0"));
+        let filter = Filter::default();
+        filter.turn().await.unwrap().repeat().await.unwrap();
+        let ports = [listed(1, NAT, &["10.88.5.9"]), port(2, NAT)];
+        filter.turn().await.unwrap().load(&ports, trusts).await.unwrap();
+        nft("flush ruleset");
+        filter.turn().await.unwrap().repeat().await.unwrap();
+        let forged = [datagram("10.88.5.8", "forged")];
+        assert_eq!(pass(&guest, &other, &forged, &datagram("10.88.5.9", "honest")), NONE);
     });
 }
 

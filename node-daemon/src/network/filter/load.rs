@@ -58,6 +58,8 @@ struct Loaded {
     served: u64,
     /// Devices of guests that may not send what they like.
     closed: BTreeSet<String>,
+    /// What was loaded; empty before the first load.
+    text: String,
 }
 
 /// The right to look at all guests and load what they need; whoever asked meanwhile needs no load of their own.
@@ -107,8 +109,13 @@ impl Turn {
         }
         let closed = ports.iter().filter(|port| !trusts(&port.network));
         let closed = closed.map(|port| port.device.clone()).collect();
-        *self.loaded = Loaded { served: self.covers, closed };
+        *self.loaded = Loaded { served: self.covers, closed, text };
         Ok(())
+    }
+
+    /// Loads once more what was loaded last, for want of a look at the guests: somebody may have removed the rules.
+    pub(in crate::network) async fn repeat(self) -> Result<(), Error> {
+        if self.loaded.text.is_empty() { Ok(()) } else { run(&self.loaded.text).await }
     }
 }
 
