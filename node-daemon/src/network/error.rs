@@ -26,6 +26,11 @@ pub(crate) enum Error {
         "network {network}: {address} in spec.interfaces[].addresses is {role}, which no guest is given; take it off the list"
     )]
     AddressTaken { network: String, address: IpAddr, role: Role },
+    /// Somebody on the bridge has the guest's hardware address.
+    #[error(
+        "network {network}: {port} of bridge {bridge} on this node has hardware address {mac} already, or a machine behind it has; give the interface another macAddress, or wait where that was this virtual machine on another node"
+    )]
+    MacTaken { network: String, mac: String, bridge: String, port: String },
     /// Two subnets overlap, and the other one was here first.
     #[error(
         "network {network}: subnet {subnet} overlaps {with} on this node; use a network with another subnet"
@@ -79,6 +84,7 @@ impl Error {
             Self::Refused { .. }
             | Self::NotOffered { .. }
             | Self::AddressTaken { .. }
+            | Self::MacTaken { .. }
             | Self::SubnetClash { .. }
             | Self::PoolFull { .. }
             | Self::ShareFull { .. }
@@ -102,6 +108,7 @@ impl Error {
             Self::Refused { .. } => "NetworkRefused",
             Self::NotOffered { .. } => "NetworkNotOffered",
             Self::AddressTaken { .. } => "AddressTaken",
+            Self::MacTaken { .. } => "MacTaken",
             Self::SubnetClash { .. } => "SubnetClash",
             Self::PoolFull { .. } => "NetworkPoolFull",
             Self::ShareFull { .. } => "NetworkShareFull",

@@ -47,7 +47,7 @@ pub(crate) use values::{Device, Subnet};
 
 use filter::Filter;
 use names::Tagged;
-use netlink::{Link, LinkKind, Neighbour, Netlink};
+use netlink::{Link, LinkKind, Neighbour, Netlink, Station};
 use observe::{claims, has_guests, is_ours, needed, present};
 use plan::{Conflict, Plan, Present};
 
@@ -135,6 +135,30 @@ impl Networks {
         let needed = needed(&kernel, &self.host).await.map_err(kernel_failed(&record.name))?;
         match needed.into_iter().find(|(address, _)| addresses.contains(address)) {
             Some((address, role)) => Err(Error::AddressTaken { network: record.name.clone(), address, role }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a hardware address that its bridge has, or hears from elsewhere than `device`, the guest's own port: frames for
+    /// the other machine, the gateway say, would come to the guest. Where guests are trusted they may do that.
+    pub(crate) async fn check_station(
+        &self,
+        record: &NetworkRecord,
+        mac: [u8; 6],
+        device: &str,
+    ) -> Result<(), Error> {
+        if record.is_trusted(&self.offer) {
+            return Ok(());
+        }
+        let kernel = Netlink::open().map_err(kernel_failed(&record.name))?;
+        let stations = kernel.stations().await.map_err(kernel_failed(&record.name))?;
+        let bridge = record.bridge();
+        let same = |it: &Station| it.mac == mac && it.bridge == bridge && it.port != device;
+        match stations.into_iter().find(same) {
+            Some(Station { bridge, port, .. }) => {
+                let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+                Err(Error::MacTaken { network: record.name.clone(), mac, bridge, port })
+            }
             None => Ok(()),
         }
     }

@@ -93,6 +93,17 @@ pub(crate) struct Neighbour {
     pub(crate) device: String,
 }
 
+/// A hardware address that a bridge has heard, or has itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Station {
+    /// The address.
+    pub(crate) mac: [u8; 6],
+    /// The bridge.
+    pub(crate) bridge: String,
+    /// The port behind which it is; the bridge itself for one of its own.
+    pub(crate) port: String,
+}
+
 /// A conversation with the kernel; dropping it ends it.
 pub(crate) struct Netlink {
     handle: Handle,
@@ -143,6 +154,14 @@ impl Netlink {
         let links = self.links().await?;
         let messages = collect("list neighbours", self.handle.neighbours().get().execute()).await?;
         Ok(messages.iter().filter_map(|message| parse::neighbour(message, &links)).collect())
+    }
+
+    /// The hardware addresses that bridges know (bridge(8), `bridge fdb show`).
+    pub(crate) async fn stations(&self) -> Result<Vec<Station>, Error> {
+        let links = self.links().await?;
+        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Bridge);
+        let messages = collect("list the stations of bridges", request.execute()).await?;
+        Ok(messages.iter().filter_map(|message| parse::station(message, &links)).collect())
     }
 
     /// Makes a bridge, switched off.

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use holdfast_api::offer::OfferedBridge;
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
@@ -97,6 +98,42 @@ pub(super) fn bridged(uid: u128, bridge: &str) -> NetworkRecord {
 pub(super) fn ip(words: &str) {
     let output = std::process::Command::new("ip").args(words.split(' ')).output();
     assert!(output.expect("peer missing: iproute2").status.success(), "ip {words}");
+}
+
+#[test]
+fn a_guest_is_not_started_under_a_hardware_address_that_its_bridge_hears_elsewhere() {
+    on_a_host(|host| async move {
+        for words in [
+            "link add br0 address 52:54:00:00:00:01 type bridge",
+            "link add up0 type veth peer name far",
+            "link set up0 master br0",
+            "link set br0 up",
+        ] {
+            ip(words);
+        }
+        let fdb = std::process::Command::new("bridge")
+            .args(["fdb", "add", "52:54:00:00:00:fe", "dev", "up0", "master", "static"])
+            .output();
+        assert!(fdb.expect("peer missing: iproute2").status.success());
+        let br0 = bridged(1, "br0");
+        let check =
+            async |last, device| host.networks.check_station(&br0, [0x52, 0x54, 0, 0, 0, last], device).await;
+        for (taken, by) in [(0x01, "br0 of bridge br0"), (0xfe, "up0 of bridge br0")] {
+            let refused = check(taken, "hft0000000001").await.unwrap_err();
+            assert_eq!((refused.reason(), refused.retry()), ("MacTaken", Retry::Later));
+            assert!(refused.to_string().contains(by), "{refused}");
+        }
+        check(0xfe, "up0").await.expect("its own port");
+        check(0x07, "hft0000000001").await.expect("nobody's");
+        let elsewhere =
+            host.networks.check_station(&bridged(2, "br1"), [0x52, 0x54, 0, 0, 0, 0xfe], "x").await;
+        elsewhere.expect("another bridge's");
+        let bridges = vec![OfferedBridge { name: "br0".to_owned(), vlans: Vec::new(), trusted: true }];
+        let offer = NetworkOffer { bridges, ..NetworkOffer::default() };
+        let pool = "10.88.0.0/16".parse().unwrap();
+        let trusting = Networks::new(host.libvirt.clone(), pool, offer, HostAddresses::default());
+        trusting.check_station(&br0, [0x52, 0x54, 0, 0, 0, 0xfe], "x").await.expect("a router may");
+    });
 }
 
 #[test]

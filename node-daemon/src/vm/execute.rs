@@ -76,9 +76,14 @@ impl<'a> Execution<'a> {
                 self.disks(move |disks| disks.grow(&path, kind.format(), bytes)).await
             }
             Step::WriteSeed(record) => self.write_seed(&dir, &record).await,
-            Step::EnsureNetwork { interface, network, addresses } => {
-                let source = self.context.networks.ensure(uid, &network, &addresses).await;
-                self.sources.insert(interface, source.map_err(|error| network_obstacle(&error))?);
+            Step::EnsureNetwork { interface, mac, network, addresses } => {
+                let networks = &self.context.networks;
+                let source = networks.ensure(uid, &network, &addresses).await;
+                let source = source.map_err(|error| network_obstacle(&error))?;
+                let device = mac::device_name(uid, &interface);
+                let alone = networks.check_station(&network, mac.bytes(), &device).await;
+                alone.map_err(|error| network_obstacle(&error))?;
+                self.sources.insert(interface, source);
                 Ok(())
             }
             Step::Define(record) => self.define(&dir, &record).await,

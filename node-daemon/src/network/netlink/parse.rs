@@ -13,7 +13,7 @@ use rtnetlink::packet_route::neighbour::{
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia};
 
-use super::{Link, LinkKind, Neighbour, Used};
+use super::{Link, LinkKind, Neighbour, Station, Used};
 
 pub(super) fn link(message: &LinkMessage) -> Link {
     let mut link = Link {
@@ -140,6 +140,20 @@ pub(super) fn neighbour(message: &NeighbourMessage, links: &[Link]) -> Option<Ne
     let ip = found.filter(|ip| !is_local(ip))?;
     let device = links.iter().find(|link| link.index == message.header.ifindex)?.name.clone();
     Some(Neighbour { mac: mac?, ip, device })
+}
+
+pub(super) fn station(message: &NeighbourMessage, links: &[Link]) -> Option<Station> {
+    let (mut mac, mut master) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            NeighbourAttribute::Controller(index) => master = Some(*index),
+            _ => {}
+        }
+    }
+    let name = |index| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
+    let port = message.header.ifindex;
+    Some(Station { mac: mac?, bridge: name(master.unwrap_or(port))?, port: name(port)? })
 }
 
 fn is_local(ip: &IpAddr) -> bool {

@@ -23,6 +23,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::desired::Desired;
+use super::mac::Mac;
 use super::observed::{Domain, Folder, Observed, Obstacle, State};
 use super::record::Record;
 
@@ -108,7 +109,12 @@ pub(crate) enum Step {
     /// Write the seed this record describes.
     WriteSeed(Box<Record>),
     /// Make the network of this interface exist and work.
-    EnsureNetwork { interface: String, network: crate::network::NetworkRecord, addresses: Vec<IpAddr> },
+    EnsureNetwork {
+        interface: String,
+        mac: Mac,
+        network: crate::network::NetworkRecord,
+        addresses: Vec<IpAddr>,
+    },
     /// Define the domain this record describes.
     Define(Box<Record>),
     /// Keep every guest that is defined in its bounds, whatever it sends.

@@ -129,8 +129,8 @@ fn parts(desired: &Desired, record: Option<&Record>, observed: &Observed) -> Res
 
 fn ensure(interface: &Interface, networks: &BTreeMap<String, NetworkRecord>) -> Option<Step> {
     let network = networks.get(&interface.name)?.clone();
-    let (interface, addresses) = (interface.name.clone(), interface.addresses.clone());
-    Some(Step::EnsureNetwork { interface, network, addresses })
+    let (mac, addresses, interface) = (interface.mac, interface.addresses.clone(), interface.name.clone());
+    Some(Step::EnsureNetwork { interface, mac, network, addresses })
 }
 
 impl Parts {
