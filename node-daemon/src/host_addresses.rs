@@ -5,6 +5,7 @@
 //! nor DNS.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -138,8 +139,8 @@ impl HostAddresses {
 }
 
 fn remember(file: &Path, addresses: &[IpAddr]) {
-    let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
-    if let Err(error) = durable::replace(file, 0o600, |file| file.write_all(text.as_bytes())) {
+    let write = |file: &mut File| addresses.iter().try_for_each(|address| writeln!(file, "{address}"));
+    if let Err(error) = durable::replace(file, 0o600, write) {
         tracing::warn!(%error, file = %file.display(), "the addresses of the API server are not remembered");
     }
 }
