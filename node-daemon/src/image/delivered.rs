@@ -55,6 +55,11 @@ impl Delivered {
         self.namespaces.contains(namespace)
     }
 
+    /// Those whose source delivered them.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &String> {
+        self.namespaces.iter()
+    }
+
     fn with(mut self, tenant: &Tenant) -> Self {
         self.private |= tenant.privacy == Privacy::Private;
         self.namespaces.insert(tenant.namespace.clone());

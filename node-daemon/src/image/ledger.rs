@@ -6,8 +6,8 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::stock::{self, Ask, Lack, Limits, Needs, Piece};
-use super::{Cache, Digest, Error, Purpose, partial, seal};
+use super::stock::{self, Ask, Lack, Limits, Need, Needs, Piece};
+use super::{Cache, Digest, Error, Purpose, delivered, partial, seal};
 use crate::storage;
 
 /// All of it may be lost: a restarted daemon begins every idle time anew.
@@ -17,6 +17,9 @@ pub(super) struct Ledger(Mutex<Books>);
 #[derive(Default)]
 struct Books {
     needs: Needs,
+    /// Who was last known to need an image, and who has fetched it since. While needs are unknown, this counts for the
+    /// shares of namespaces; what goes is never decided by it.
+    last: HashMap<Digest, Need>,
     /// Since when no virtual machine has needed or asked for an image.
     idle: HashMap<Digest, Instant>,
     /// What downloads under way have announced.
@@ -47,7 +50,10 @@ impl Ledger {
 
     /// The download has ended, one way or the other.
     pub(super) fn release(&self, digest: &Digest) {
-        self.lock().holds.remove(digest);
+        let books = &mut *self.lock();
+        if let Some(hold) = books.holds.remove(digest) {
+            hold.count_in(books.last.entry(*digest).or_default());
+        }
     }
 
     /// Lets the idle time of an image be longer by so much.
@@ -67,6 +73,9 @@ impl Cache {
     /// Takes note of who needs which image, and what guests were promised and have not written yet.
     pub(crate) fn learn(&self, needs: Needs, promised: u64) {
         let mut books = self.ledger.lock();
+        if let Needs::Known(known) = &needs {
+            books.last.clone_from(known);
+        }
         (books.needs, books.promised) = (needs, Some(promised));
     }
 
@@ -133,7 +142,19 @@ impl Cache {
             present.entry(*digest).or_default();
         }
         books.idle.retain(|digest, _| present.contains_key(digest));
+        if books.needs == Needs::Unknown {
+            books.last.retain(|digest, _| present.contains_key(digest));
+            for digest in present.keys() {
+                self.count_deliveries(books, *digest);
+            }
+        }
         Ok(present.into_iter().map(|(digest, bytes)| books.piece(digest, bytes, now)).collect())
+    }
+
+    /// A daemon that has just started has only the notes beside the images.
+    fn count_deliveries(&self, books: &mut Books, digest: Digest) {
+        let delivered = delivered::read(&self.dir, &digest);
+        books.last.entry(digest).or_default().machines.extend(delivered.namespaces().cloned());
     }
 
     fn remove(&self, gone: &[Digest]) -> io::Result<Vec<Digest>> {
@@ -149,12 +170,13 @@ impl Cache {
 
 impl Books {
     fn piece(&mut self, digest: Digest, present: u64, now: Instant) -> Piece {
-        let known = match &self.needs {
-            Needs::Unknown => None,
-            Needs::Known(needs) => Some(needs.get(&digest).cloned().unwrap_or_default()),
+        let (needs, known) = match &self.needs {
+            Needs::Unknown => (&self.last, false),
+            Needs::Known(needs) => (needs, true),
         };
-        let idle = match (&known, self.holds.get(&digest)) {
-            (Some(need), None) if need.machines.is_empty() => {
+        let need = needs.get(&digest).cloned().unwrap_or_default();
+        let idle = match self.holds.get(&digest) {
+            None if known && need.machines.is_empty() => {
                 Some(now.duration_since(*self.idle.entry(digest).or_insert(now)))
             }
             _ => {
@@ -162,7 +184,7 @@ impl Books {
                 None
             }
         };
-        let piece = Piece { digest, bytes: present, present, need: known.unwrap_or_default(), idle };
+        let piece = Piece { digest, bytes: present, present, need, idle };
         self.holds.get(&digest).map_or_else(|| piece.clone(), |hold| hold.on(piece.clone()))
     }
 }
@@ -170,11 +192,15 @@ impl Books {
 impl Hold {
     /// The image as it will be.
     fn on(&self, mut piece: Piece) -> Piece {
+        self.count_in(&mut piece.need);
+        Piece { bytes: piece.bytes.max(self.bytes), ..piece }
+    }
+
+    fn count_in(&self, need: &mut Need) {
         let side = match self.purpose {
-            Purpose::Machine => &mut piece.need.machines,
-            Purpose::Ahead => &mut piece.need.ahead,
+            Purpose::Machine => &mut need.machines,
+            Purpose::Ahead => &mut need.ahead,
         };
         side.insert(self.namespace.clone());
-        Piece { bytes: piece.bytes.max(self.bytes), ..piece }
     }
 }

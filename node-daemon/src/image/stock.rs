@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Each namespace may fill its share of the budget and no more, so that one alone cannot take it all. An image that two
-//! namespaces need counts for both: what one of them does then moves nothing for the other.
+//! namespaces need counts for both: what one of them does then moves nothing for the other. While needs are unknown,
+//! those count that were known last, and who brought an image; then nothing goes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;

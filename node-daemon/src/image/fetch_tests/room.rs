@@ -119,6 +119,36 @@ fn an_edit_to_more_than_the_node_has_holds_up_no_download() {
     });
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_keeps_to_its_share_while_nobody_knows_who_needs_what() {
+    let bench = Bench::with(|rules| rules.budget = Budget { bytes: 1_600_000, namespace_percent: 50 });
+    let mut sites = Vec::new();
+    for first in 1..=4 {
+        let mut body = raw_image(500_000);
+        body[0] = first;
+        sites.push((digest_of(&body), Site::serving(body).await));
+    }
+    let (shop, bank) = (tenant("shop", Privacy::Shared), tenant("bank", Privacy::Shared));
+    let again = |bench: &Bench| {
+        let cache = Cache::open(&bench.dir.path().join("images"), bench.cache.rules.clone()).unwrap();
+        cache.learn(Needs::Unknown, 0);
+        Bench { cache, dir: tempfile::tempdir().unwrap() }
+    };
+    deliver(&bench, &sites[0].1, &sites[0].0, &shop).await.unwrap();
+    for bench in [&bench, &again(&bench)] {
+        let full = deliver(bench, &sites[1].1, &sites[1].0, &shop).await.unwrap_err();
+        assert!(matches!(full, Error::ShareFull { .. }), "{full}");
+    }
+    deliver(&bench, &sites[2].1, &sites[2].0, &bank).await.unwrap();
+    bench.cache.learn(Needs::Known(HashMap::new()), 0);
+    deliver(&bench, &sites[1].1, &sites[1].0, &shop).await.unwrap();
+    assert_eq!(
+        bench.cache.list().unwrap().len(),
+        3,
+        "and once it is known that nobody needs the first, it goes on"
+    );
+}
+
 async fn deliver(bench: &Bench, site: &Site, digest: &Digest, tenant: &Tenant) -> Result<Image, Error> {
     let source = Source::Http(site.url("/disk"));
     let order = Order { source: &source, digest, format: Format::Raw, tenant, purpose: Purpose::Machine };
