@@ -112,6 +112,7 @@ fn start(
         proof: proof.subscribe(),
         holdings: holdings.subscribe(),
         problems: problems.subscribe(),
+        cut: false,
     };
     let supervisor = Supervisor {
         health: health.clone(),

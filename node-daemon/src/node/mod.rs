@@ -7,6 +7,7 @@
 //! HypervisorNode.spec  ───► Wishes (discard, prefetch) ─► vm driver
 //! ```
 
+mod bounded;
 pub(crate) mod disk;
 pub(crate) mod facts;
 pub(crate) mod lease;

@@ -11,8 +11,9 @@ use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
+use super::bounded::bounded;
 use super::facts::Facts;
 use super::{Holdings, HypervisorVersions};
 use crate::accelerator::Proof;
@@ -45,6 +46,8 @@ pub(crate) struct Reporter {
     pub(crate) holdings: watch::Receiver<Option<Holdings>>,
     /// `None` until it is known whether libvirt answers: till then the former report stands.
     pub(crate) problems: watch::Receiver<Option<Vec<NodeProblem>>>,
+    /// Whether the last report had no room for all that the node holds.
+    pub(crate) cut: bool,
 }
 
 /// What became of one look.
@@ -83,7 +86,8 @@ impl Reporter {
         if proof == Proof::Pending {
             return Outcome::Settled;
         }
-        let held = held.unwrap_or_else(|| reported(&observed));
+        let (held, cut) = bounded(held.unwrap_or_else(|| reported(&observed)));
+        self.tell(cut.as_deref());
         let wanted =
             HypervisorNodeStatus { problems, ..status(&self.facts, self.accelerator, &proof, &held) };
         if settled(&observed, &wanted, last.as_ref()) {
@@ -92,6 +96,14 @@ impl Reporter {
         let Some(answer) = apply(client, &self.node, &wanted).await else { return Outcome::Owed };
         *last = Some((wanted, answer.resource_version()));
         Outcome::Settled
+    }
+
+    /// Says once that the status has no room for all, and again when it had room in between.
+    fn tell(&mut self, cut: Option<&str>) {
+        if let Some(sentence) = cut.filter(|_| !self.cut) {
+            warn!("{sentence}");
+        }
+        self.cut = cut.is_some();
     }
 
     /// Waits for news; `false` when the daemon ends.
