@@ -99,8 +99,19 @@ fn waits_for(name: &str, node: &Node, image: &VirtualMachineImage) -> String {
     }
     match cached(node, &image.spec.digest).map(|cached| cached.message.as_str()) {
         None | Some("") => format!("{name} is to fetch it"),
+        Some(_) if is_others_too(node, image) => {
+            format!("{name} could not fetch it yet, for this or another namespace; its log says why")
+        }
         Some(message) => format!("{name} says: {}", message.chars().take(MOST_SAID).collect::<String>()),
     }
+}
+
+/// Whether the node fetches these bytes for another namespace too: what it says then may name the address of a source that
+/// is none of this one's affair.
+fn is_others_too(node: &Node, image: &VirtualMachineImage) -> bool {
+    let namespace = image.metadata.namespace.as_deref().unwrap_or_default();
+    let mut orders = node.object.spec.prefetch.iter().filter(|other| other.digest == image.spec.digest);
+    orders.any(|other| other.namespace != namespace)
 }
 
 #[cfg(test)]
@@ -158,5 +169,52 @@ mod tests {
         let message = ready_of(&model, "image-0");
         assert!(message.ends_with("and 12 more"), "{message}");
         assert!(message.len() < 1024, "{message}");
+    }
+
+    /// Two namespaces have the same digest fetched ahead; the node says what became of one of them.
+    fn shared_digest(private: bool) -> Model {
+        let mut model = site(1, 1);
+        let spec = json!({"source": {"http": {"url": "https://bank.example/d?token=s3cret"}}, "digest": format!("sha256:{:064}", 0),
+            "format": "raw", "private": private, "prefetch": {"nodeSelector": {}}});
+        model.put(
+            Target::in_namespace(Kind::VirtualMachineImage, "bank", "theirs"),
+            json!({"metadata": {}, "spec": spec}),
+        );
+        // A query is sent only to nodes that serve the namespace.
+        let node = Target::cluster(Kind::HypervisorNode, "edge-0");
+        let order = json!({"namespace": "bank", "uid": "u", "source": spec["source"], "digest": spec["digest"], "format": "raw",
+            "private": private});
+        model.objects.get_mut(&node).unwrap()["spec"]["prefetch"].as_array_mut().unwrap().push(order);
+        let said = json!([{"digest": spec["digest"], "bytes": 0, "total": 0,
+            "message": "https://bank.example/d?token=s3cret answers 403"}]);
+        model.objects.get_mut(&node).unwrap()["status"]["images"] = said;
+        model
+    }
+
+    #[test]
+    fn what_a_node_says_of_another_namespaces_source_is_not_told() {
+        for private in [false, true] {
+            let model = shared_digest(private);
+            let world = model.world();
+            let image: VirtualMachineImage =
+                serde_json::from_value(model.objects[&target("image-0")].clone()).unwrap();
+            let message = waits_for("edge-0", &world.nodes["edge-0"], &image);
+            assert!(message.starts_with("edge-0 could not fetch it yet"), "{message}");
+            assert!(!message.contains("bank"), "{message}");
+        }
+    }
+
+    /// Known and documented: to keep it from others, nodes would have to tell namespaces apart in their report.
+    #[test]
+    fn a_status_goes_by_the_digest_alone() {
+        let mut model = shared_digest(true);
+        let node = Target::cluster(Kind::HypervisorNode, "edge-0");
+        let held = json!([{"digest": format!("sha256:{:064}", 0), "bytes": 7, "total": 7, "virtualSize": 9}]);
+        model.objects.get_mut(&node).unwrap()["status"]["images"] = held;
+        pass(&mut model);
+        let image: VirtualMachineImage =
+            serde_json::from_value(model.objects[&target("image-0")].clone()).unwrap();
+        let status = image.status.unwrap();
+        assert_eq!((status.nodes, status.size), (vec!["edge-0".to_owned()], Some(7)));
     }
 }

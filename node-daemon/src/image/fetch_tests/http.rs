@@ -4,6 +4,24 @@ use super::server::{Answer, Site, Then, range, say, well};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
+async fn folders_are_listed_by_root_alone_and_images_are_opened_by_name() {
+    let (bench, body) = (Bench::new(), raw_image(300_000));
+    let site = Site::serving(body.clone()).await;
+    let image = bench.fetch_raw(site.url("/disk"), &digest_of(&body)).await.unwrap();
+    let images = bench.dir.path().join("images");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&images), mode(&images.join(".partial"))), (0o711, 0o700));
+    assert_eq!(
+        mode(&image.path),
+        0o444,
+        "QEMU of whichever guest opens it by its path, and nobody writes it"
+    );
+    for note in ["json", "from"] {
+        assert_eq!(mode(&image.path.with_extension(note)), 0o600, "who delivered it is nobody's affair");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_fetched_verified_and_published() {
     let (bench, body) = (Bench::new(), qcow2_image(&[]));
     let (site, digest) = (Site::serving(body.clone()).await, digest_of(&body));
