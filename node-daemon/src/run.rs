@@ -69,11 +69,12 @@ pub(crate) async fn run(config: Config) -> Result<(), Error> {
     std::fs::create_dir_all(&config.state_dir)
         .map_err(|source| Error::StateDir { path: config.state_dir.clone(), source })?;
     let identity = Identity::open(&key_dir(&config)).map_err(|source| Error::Identity { source })?;
-    let facts = facts::read(&config).map_err(|source| Error::Facts { source })?;
+    let facts = facts::read(&config);
+    let capacity = facts::measure(&config).map_err(|source| Error::Facts { source })?;
     info!(node = %config.node_name, version = env!("CARGO_PKG_VERSION"), "starting");
     warn!(keys = %key_dir(&config).display(), "insecureDev: the identity key of this node lies in a file that can be copied");
     let disk = disk::watch(config.state_dir.clone()).map_err(|source| Error::Disk { source })?;
-    let mut parts = start(config, identity, facts, disk);
+    let mut parts = start(config, identity, facts, watch::Sender::new(capacity), disk);
     let ended = tokio::select! {
         asked = asked_to_end() => asked,
         ended = parts.join_next() => Err(Error::Part { source: ended.and_then(Result::err) }),
@@ -86,6 +87,7 @@ fn start(
     config: Config,
     identity: Identity,
     facts: facts::Facts,
+    capacity: watch::Sender<Capacity>,
     disk: watch::Receiver<disk::Disk>,
 ) -> JoinSet<()> {
     let mut parts = JoinSet::new();
@@ -99,7 +101,6 @@ fn start(
     let problems = watch::Sender::new(None);
     let wishes = watch::Sender::new(Wishes::default());
     let health = Health::default();
-    let capacity = facts.capacity.clone();
 
     let (objects, serving) = Objects::new(node.clone(), session.subscribe(), contact.subscribe());
     let reporter = Reporter {
@@ -108,6 +109,7 @@ fn start(
         contact: contact.subscribe(),
         own: objects.own(),
         facts,
+        capacity: capacity.subscribe(),
         accelerator: config.accelerator,
         proof: proof.subscribe(),
         holdings: holdings.subscribe(),
@@ -121,7 +123,7 @@ fn start(
         holdings: holdings.subscribe(),
     };
     let driver = Driver {
-        capacity,
+        capacity: capacity.subscribe(),
         objects: objects.clone(),
         proof: proof.subscribe(),
         wishes: wishes.subscribe(),
@@ -132,6 +134,7 @@ fn start(
         pulse: health.pulse("virtual machines", PASS),
         config: config.clone(),
     };
+    parts.spawn(facts::keep_measuring(config.clone(), capacity));
     parts.spawn(serving);
     parts.spawn(reporter.run());
     parts.spawn(supervisor.run());
@@ -155,7 +158,7 @@ async fn prove(config: Config, proof: watch::Sender<Proof>) {
 pub(crate) struct Driver {
     pub(crate) config: Config,
     /// What virtual machines may be given.
-    pub(crate) capacity: Capacity,
+    pub(crate) capacity: watch::Receiver<Capacity>,
     pub(crate) objects: Objects,
     pub(crate) proof: watch::Receiver<Proof>,
     pub(crate) wishes: watch::Receiver<Wishes>,

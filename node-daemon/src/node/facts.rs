@@ -1,17 +1,25 @@
-//! What the host has and what runs on it: read once at start, since next to nothing of it moves while the daemon runs.
-//! Disk space that others take meanwhile comes out of what the host keeps for itself.
+//! What the host has and what runs on it. Its size is measured again and again: memory and processors are added to a running
+//! host, a filesystem grows, and others fill it.
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use holdfast_api::Quantity;
 use holdfast_api::node::Capacity;
 use holdfast_api::offer::NetworkOffer;
 use nix::sys::utsname::uname;
+use tokio::sync::watch;
+use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::storage::{self, Place, Usage};
+
+/// Between two measurements; each reads two small files and what is said of the files of the state folder.
+const MEASURE: Duration = Duration::from_secs(60);
+/// A change of the disk by less than this part of it is not told: logs and downloads move it all the time.
+const TELLING: u64 = 32;
 
 /// Why a fact could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +33,6 @@ pub(crate) struct Error {
 /// What does not change while the daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// What virtual machines may be given, the host's own share taken off.
-    pub(crate) capacity: Capacity,
     /// Kernel release.
     pub(crate) kernel: String,
     /// What guests may be connected to.
@@ -34,7 +40,15 @@ pub(crate) struct Facts {
 }
 
 /// Reads the facts of this host.
-pub(crate) fn read(config: &Config) -> Result<Facts, Error> {
+pub(crate) fn read(config: &Config) -> Facts {
+    Facts {
+        kernel: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
+        networks: config.networks(),
+    }
+}
+
+/// What virtual machines may be given now, the host's own share taken off.
+pub(crate) fn measure(config: &Config) -> Result<Capacity, Error> {
     let memory = read_file("/proc/meminfo", "the memory", memory_bytes)?;
     let cpu = read_file("/sys/devices/system/cpu/online", "the processors", cpu_count)?;
     let usage = storage::usage(&config.state_dir).map_err(|source| Error {
@@ -43,11 +57,36 @@ pub(crate) fn read(config: &Config) -> Result<Facts, Error> {
         source,
     })?;
     let memory = memory.saturating_sub(config.reserved.memory.bytes());
-    Ok(Facts {
-        capacity: Capacity { cpu, memory: whole_mib(memory), storage: whole_mib(promisable(usage, config)) },
-        kernel: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
-        networks: config.networks(),
-    })
+    Ok(Capacity { cpu, memory: whole_mib(memory), storage: whole_mib(promisable(usage, config)) })
+}
+
+/// Measures until nobody listens any more, and tells what is news. On threads for what blocks: a disk may not answer.
+pub(crate) async fn keep_measuring(config: Config, capacity: watch::Sender<Capacity>) {
+    loop {
+        tokio::time::sleep(MEASURE).await;
+        let config = config.clone();
+        match tokio::task::spawn_blocking(move || measure(&config)).await {
+            Ok(Ok(found)) => tell(&capacity, found),
+            Ok(Err(error)) => debug!(%error, "the host was not measured; what was seen last stands"),
+            Err(error) => debug!(%error, "the host was not measured; what was seen last stands"),
+        }
+    }
+}
+
+fn tell(capacity: &watch::Sender<Capacity>, found: Capacity) {
+    capacity.send_if_modified(|told| {
+        let news = is_news(told, &found);
+        if news {
+            info!(cpu = found.cpu, memory = %found.memory.0, storage = %found.storage.0, "the host has another size");
+            *told = found;
+        }
+        news
+    });
+}
+
+fn is_news(told: &Capacity, found: &Capacity) -> bool {
+    let (before, now) = (told.storage.bytes().unwrap_or(0), found.storage.bytes().unwrap_or(0));
+    told.cpu != found.cpu || told.memory != found.memory || before.abs_diff(now) > before / TELLING
 }
 
 /// Disk bytes that may be promised to virtual machines: what is free or theirs already, less what the host keeps and the
@@ -95,6 +134,9 @@ fn range_length(range: &str) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+
     use super::*;
 
     #[test]
@@ -130,5 +172,49 @@ mod tests {
     fn the_hosts_share_is_taken_off_and_never_more_than_there_is() {
         let usage = Usage { free: 1 << 20, ours: 1 << 20, images: Place::Together };
         assert_eq!(promisable(usage, &configured("")), 0);
+    }
+
+    /// On a filesystem of the test's own, in a mount namespace that nobody else sees.
+    #[test]
+    fn capacity_is_measured_again_when_others_fill_the_disk_and_when_it_grows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        let alone = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("peer missing: root, for mounts");
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            let sized = |flags, size| mount(Some("small"), &path, Some("tmpfs"), flags, Some(size)).unwrap();
+            sized(MsFlags::empty(), "size=64m");
+            let lines = "reserved: {storage: 1Mi}\nimageCache: {budget: 1Mi}";
+            let config = Config { state_dir: path.clone(), ..configured(lines) };
+            let storage = || measure(&config).unwrap().storage.bytes().unwrap() >> 20;
+            assert_eq!(storage(), 62);
+            fs::create_dir_all(path.join("vms/one")).unwrap();
+            fs::write(path.join("vms/one/disk-root.raw"), vec![1; 8 << 20]).unwrap();
+            assert!((61..=62).contains(&storage()), "what is ours is not taken off");
+            fs::write(path.join("backup.tar"), vec![1; 16 << 20]).unwrap();
+            assert!((45..=46).contains(&storage()));
+            sized(MsFlags::MS_REMOUNT, "size=128m");
+            assert!((109..=110).contains(&storage()));
+        });
+        alone.join().unwrap();
+    }
+
+    #[test]
+    fn what_moves_all_the_time_is_no_news() {
+        let size = |cpu, memory: u64, storage: u64| Capacity {
+            cpu,
+            memory: Quantity::from_bytes(memory << 30),
+            storage: Quantity::from_bytes(storage << 30),
+        };
+        let told = watch::Sender::new(size(4, 8, 320));
+        let mut heard = told.subscribe();
+        tell(&told, size(4, 8, 310));
+        assert!(!heard.has_changed().unwrap());
+        for news in [size(4, 8, 309), size(4, 16, 309), size(8, 16, 309), size(8, 16, 0), size(8, 16, 1)] {
+            tell(&told, news.clone());
+            assert!(heard.has_changed().unwrap());
+            assert_eq!(*heard.borrow_and_update(), news);
+        }
     }
 }

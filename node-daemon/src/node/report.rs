@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_api::node::{AcceleratorStatus, ConfinementStatus, HypervisorNodeStatus, NodeProblem, Versions};
+use holdfast_api::node::{
+    AcceleratorStatus, Capacity, ConfinementStatus, HypervisorNodeStatus, NodeProblem, Versions,
+};
 use holdfast_api::{HypervisorNode, bounds, names};
 use holdfast_client::Raw;
 use kube::api::{Patch, PatchParams};
@@ -40,6 +42,8 @@ pub(crate) struct Reporter {
     pub(crate) contact: watch::Receiver<Contact>,
     pub(crate) own: watch::Receiver<Option<Arc<HypervisorNode>>>,
     pub(crate) facts: Facts,
+    /// What virtual machines may be given.
+    pub(crate) capacity: watch::Receiver<Capacity>,
     pub(crate) accelerator: Accelerator,
     pub(crate) proof: watch::Receiver<Proof>,
     /// `None` until the vm driver has looked once: till then the former report stands.
@@ -88,8 +92,11 @@ impl Reporter {
         }
         let (held, cut) = bounded(held.unwrap_or_else(|| reported(&observed)));
         self.tell(cut.as_deref());
-        let wanted =
-            HypervisorNodeStatus { problems, ..status(&self.facts, self.accelerator, &proof, &held) };
+        let wanted = HypervisorNodeStatus {
+            problems,
+            capacity: Some(self.capacity.borrow_and_update().clone()),
+            ..status(&self.facts, self.accelerator, &proof, &held)
+        };
         if settled(&observed, &wanted, last.as_ref()) {
             return Outcome::Settled;
         }
@@ -111,6 +118,7 @@ impl Reporter {
         let changed = tokio::select! {
             changed = self.holdings.changed() => changed,
             changed = self.proof.changed() => changed,
+            changed = self.capacity.changed() => changed,
             changed = self.problems.changed() => changed,
             changed = self.own.changed() => changed,
             changed = self.session.changed() => changed,
@@ -138,7 +146,7 @@ async fn apply(client: Client, node: &NodeName, wanted: &HypervisorNodeStatus) -
     None
 }
 
-/// The node's half. It holds nothing that moves by itself: no times, no load, no free space.
+/// The node's half, but for its size and its problems. It holds nothing that moves by itself: no times, no load.
 fn status(
     facts: &Facts,
     accelerator: Accelerator,
@@ -147,7 +155,6 @@ fn status(
 ) -> HypervisorNodeStatus {
     let hypervisor = holdings.hypervisor.clone().unwrap_or_default();
     HypervisorNodeStatus {
-        capacity: Some(facts.capacity.clone()),
         versions: Some(Versions {
             daemon: env!("CARGO_PKG_VERSION").to_owned(),
             libvirt: hypervisor.libvirt,
@@ -216,13 +223,13 @@ fn node_half(status: HypervisorNodeStatus) -> HypervisorNodeStatus {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_api::node::{Capacity, HypervisorNodeSpec};
+    use holdfast_api::node::HypervisorNodeSpec;
     use holdfast_api::offer::NetworkOffer;
 
     use super::*;
 
     fn facts() -> Facts {
-        Facts { capacity: Capacity::default(), kernel: "6.1".to_owned(), networks: NetworkOffer::default() }
+        Facts { kernel: "6.1".to_owned(), networks: NetworkOffer::default() }
     }
 
     fn observed(status: HypervisorNodeStatus) -> HypervisorNode {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use holdfast_api::condition;
-use holdfast_api::node::{HypervisorNodeSpec, NodeProblem};
+use holdfast_api::node::{Capacity, HypervisorNodeSpec, NodeProblem};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -51,7 +51,7 @@ pub(crate) struct Context {
     /// What people ask of this node: orphans to discard, images to fetch ahead.
     pub(crate) wishes: watch::Receiver<Wishes>,
     /// Processors, memory and disk space this host has for virtual machines.
-    pub(crate) capacity: Share,
+    pub(crate) capacity: watch::Receiver<Capacity>,
     /// Virtual disk bytes that one real byte may be promised to.
     pub(crate) disk_factor: f64,
     /// What keeps the node from its work.
@@ -112,11 +112,7 @@ impl Context {
             proof: driver.proof.clone(),
             wishes: driver.wishes.clone(),
             disk_factor: config.disk_factor,
-            capacity: Share {
-                cpu: u64::try_from(driver.capacity.cpu).unwrap_or(0),
-                memory: driver.capacity.memory.bytes().unwrap_or(0),
-                storage: driver.capacity.storage.bytes().unwrap_or(0),
-            },
+            capacity: driver.capacity.clone(),
             problems: driver.problems.clone(),
             clock: driver.clock.clone(),
             panics: AtomicU32::new(0),
@@ -163,7 +159,12 @@ impl Context {
 
     /// What this node has for all of them.
     pub(crate) fn whole(&self) -> Share {
-        Share { cpu: self.capacity.cpu.saturating_mul(self.overcommit()), ..self.capacity }
+        let capacity = self.capacity.borrow();
+        Share {
+            cpu: u64::try_from(capacity.cpu).unwrap_or(0).saturating_mul(self.overcommit()),
+            memory: capacity.memory.bytes().unwrap_or(0),
+            storage: capacity.storage.bytes().unwrap_or(0),
+        }
     }
 
     /// Without the own object the default of the kind holds.
