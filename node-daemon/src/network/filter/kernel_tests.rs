@@ -113,6 +113,11 @@ fn a_guest_on_a_nat_or_isolated_network_speaks_only_under_its_own_addresses() {
     });
 }
 
+/// The first part of a datagram between ordinary ports (RFC 8200 section 4.5).
+fn fragment(word: &str) -> Vec<u8> {
+    [&[17, 0, 0, 1, 0, 0, 0, 5][..], &udp(4711, 4712, &tag(word))].concat()
+}
+
 /// What only a server, a router or a bridge says, each also in disguise.
 fn usurping() -> Vec<Vec<u8>> {
     let offer = |from, to, word| {
@@ -129,7 +134,17 @@ fn usurping() -> Vec<Vec<u8>> {
     let options = [&[58, 0, 1, 4, 0, 0, 0, 0][..], &router("router behind options")].concat();
     let fragment =
         [&[60, 0, 0, 1, 0, 0, 0, 1, 58, 0, 1, 4, 0, 0, 0, 0][..], &tag("router in fragments")].concat();
+    // An option that fills the first fragment keeps the ports, or what kind of message it is, for the second one.
+    let begin = |next: u8, rest: &[u8]| {
+        let head = [next, 0, 0, 1, 0, 0, 0, 9];
+        ipv6(NODES, mac(1), "fd00::7", "ff02::1", 44, &[&head[..], rest].concat())
+    };
+    let hidden = [&[17, 7, 1, 4, 0, 0, 0, 0][..], &tag("the begin of a DHCPv6 answer in fragments")].concat();
+    let short = [&[60, 7, 1, 4, 0, 0, 0, 0][..], &tag("options that never end")].concat();
     vec![
+        begin(60, &hidden),
+        begin(58, &router("router in a fragment of a global address")),
+        ipv6(NODES, mac(1), "fd00::7", "ff02::1", 60, &short),
         offer(67, 68, "DHCP offer"),
         offer(4711, 68, "DHCP offer from another port"),
         six(547, 546, "DHCPv6 answer"),
@@ -162,6 +177,7 @@ fn a_guest_on_a_bridge_is_no_dhcp_server_no_router_and_no_bridge() {
             datagram("10.66.0.8", "any address"),
             ethernet(EVERYBODY, mac(1), ARP, &arp(2, mac(1), "10.66.0.8", "ARP for it")),
             neighbourly("fd00::8", 136, "fd00::8", "any IPv6 address"),
+            ipv6(NODES, mac(1), "fd00::8", "ff02::1", 44, &fragment("a large datagram")),
             ethernet(EVERYBODY, mac(1), 0x8892, &tag("PROFINET")),
             ipv4(
                 EVERYBODY,
@@ -174,7 +190,14 @@ fn a_guest_on_a_bridge_is_no_dhcp_server_no_router_and_no_bridge() {
         let heard = pass(&guest, &other, &free, &datagram("10.66.0.7", "honest"));
         assert_eq!(
             heard,
-            ["any address", "ARP for it", "any IPv6 address", "PROFINET", "asking for an address"]
+            [
+                "any address",
+                "ARP for it",
+                "any IPv6 address",
+                "a large datagram",
+                "PROFINET",
+                "asking for an address"
+            ]
         );
     });
 }
