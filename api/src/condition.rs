@@ -37,6 +37,8 @@ pub const HYPERVISOR_UNREACHABLE: &str = "HypervisorUnreachable";
 
 /// Reason: the disk of a node's state folder takes no writes.
 pub const STATE_READ_ONLY: &str = "StateReadOnly";
+/// Reason: the disk of a node's state folder does not answer.
+pub const STATE_UNREACHABLE: &str = "StateUnreachable";
 /// Reason: a disk of the node is full.
 pub const DISK_FULL: &str = "DiskFull";
 /// Reason: the clock of the node jumped.

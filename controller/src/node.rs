@@ -145,8 +145,9 @@ fn namespaces(world: &World, name: &str) -> Vec<String> {
 }
 
 /// What a node may say of itself as the reason of its condition; whatever else it says has one name.
-const PROBLEMS: [&str; 4] = [
+const PROBLEMS: [&str; 5] = [
     condition::HYPERVISOR_UNREACHABLE,
+    condition::STATE_UNREACHABLE,
     condition::STATE_READ_ONLY,
     condition::DISK_FULL,
     condition::CLOCK_JUMPED,

@@ -121,6 +121,7 @@ fn start(
         contact: contact.subscribe(),
         proof: proof.subscribe(),
         holdings: holdings.subscribe(),
+        problems: problems.subscribe(),
     };
     let driver = Driver {
         capacity: capacity.subscribe(),

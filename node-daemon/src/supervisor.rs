@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use holdfast_api::node::NodeProblem;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -10,7 +11,7 @@ use tracing::{debug, error};
 use crate::accelerator::Proof;
 use crate::contact::Contact;
 use crate::health::Health;
-use crate::node::Holdings;
+use crate::node::{Holdings, problems};
 
 /// Between two looks when no watchdog asks for more.
 const LOOK: Duration = Duration::from_secs(10);
@@ -23,6 +24,7 @@ pub(crate) struct Supervisor {
     pub(crate) contact: watch::Receiver<Contact>,
     pub(crate) proof: watch::Receiver<Proof>,
     pub(crate) holdings: watch::Receiver<Option<Holdings>>,
+    pub(crate) problems: watch::Receiver<Option<Vec<NodeProblem>>>,
 }
 
 impl Supervisor {
@@ -48,11 +50,16 @@ impl Supervisor {
             *said = status;
         }
         let stopped = self.health.stopped(Instant::now());
-        if stopped.is_empty() {
+        if stopped.is_empty() || self.disk_hangs() {
             tell(&[NotifyState::Watchdog]);
         } else {
             error!(?stopped, "a loop of the daemon stopped; systemd restarts it, which touches no guest");
         }
+    }
+
+    /// A loop may wait for a disk that hangs. A new daemon would wait as well, and nobody would report.
+    fn disk_hangs(&self) -> bool {
+        self.problems.borrow().as_deref().is_some_and(problems::hanging)
     }
 
     fn sentence(&self) -> String {

@@ -15,7 +15,9 @@ use crate::durable;
 /// Between two looks. One without a write costs no more than a system call.
 const LOOK: Duration = Duration::from_secs(10);
 /// Between two writes while all is well: each waits for the disk.
-const WRITE: Duration = Duration::from_secs(60);
+const WRITE: Duration = Duration::from_secs(30);
+/// A disk that leaves the thread without an answer for longer hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Folders that may lie on disks of their own.
 const PARTS: [&str; 3] = ["", "vms", "images"];
 
@@ -44,6 +46,24 @@ impl Disk {
             out_of_files: self.out_of_files || other.out_of_files,
             refused: self.refused.or(other.refused),
         }
+    }
+}
+
+/// Since when nothing was heard of the disk.
+pub(crate) struct Heard(Instant);
+
+impl Heard {
+    /// The thread has just begun.
+    pub(crate) fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Whether the disk hangs: the thread that looks at it waits for it too long.
+    pub(crate) fn hangs(&mut self, disk: &watch::Receiver<Disk>) -> bool {
+        if disk.has_changed().unwrap_or(false) {
+            *self = Self::now();
+        }
+        self.0.elapsed() > PATIENCE
     }
 }
 
@@ -97,6 +117,7 @@ fn is_our_own(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::process::Command;
     use std::sync::mpsc;
 
     use nix::mount::{MsFlags, mount};
@@ -147,6 +168,40 @@ mod tests {
         let own = |errno: Errno| is_our_own(&io::Error::from(errno));
         assert!([Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM].into_iter().all(own));
         assert!(![Errno::EROFS, Errno::EIO, Errno::ENOSPC, Errno::EDQUOT].into_iter().any(own));
+    }
+
+    /// A peer that every Debian has.
+    fn tool(name: &str, arguments: &[&str]) {
+        let ended = Command::new(name).args(arguments).status();
+        assert!(ended.expect("peer missing: e2fsprogs or util-linux").success(), "{name} {arguments:?}");
+    }
+
+    #[test]
+    fn a_state_disk_that_hangs_is_seen_and_so_is_its_return() {
+        on_a_small_disk(|folder| {
+            // Not on the small disk: the image would keep it mounted, and it the image.
+            let elsewhere = tempfile::tempdir().unwrap();
+            let (image, state) = (elsewhere.path().join("image"), folder.join("state"));
+            fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+            fs::create_dir(&state).unwrap();
+            let (image, place) = (image.to_str().unwrap(), state.to_str().unwrap());
+            tool("mkfs.ext4", &["-q", image]);
+            tool("mount", &["-o", "loop", image, place]);
+            tool("fsfreeze", &["--freeze", place]);
+            let disk = watch(state.clone()).unwrap();
+            let mut heard = Heard(Instant::now().checked_sub(PATIENCE).unwrap());
+            thread::sleep(Duration::from_secs(1));
+            let hung = heard.hangs(&disk);
+            tool("fsfreeze", &["--unfreeze", place]);
+            let began = Instant::now();
+            while heard.hangs(&disk) && began.elapsed() < LOOK {
+                thread::sleep(Duration::from_millis(50));
+            }
+            let goes_on = !heard.hangs(&disk);
+            tool("umount", &[place]);
+            assert!(hung, "a write waits");
+            assert!(goes_on, "the write went through");
+        });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use holdfast_api::node::NodeProblem;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::disk::Disk;
+use super::disk::{Disk, Heard};
 use crate::clock::{Clock, Pace};
 use crate::libvirt::{REMEDY, Reach};
 
@@ -22,6 +22,8 @@ const FREED: u64 = 96 << 20;
 
 const READ_ONLY: &str = "the disk of the node's state folder takes no writes: nothing is started or imported there until it does; see \
     dmesg on the node for why, repair the disk, and mount it writable again";
+const HANGS: &str = "the disk of the node's state folder has not answered for 30 seconds: it hangs; guests whose disks lie there wait, \
+    and nothing is started or imported there until it answers; see dmesg on the node for why, and bring the disk or the way to it back";
 const DISK_FULL: &str = "the disk of the node's state folder is full, less than 64 MiB are free: what frees it is to delete virtual \
     machines, to delete images that no virtual machine uses, or to remove what else lies on that disk; guests run on, and one that is \
     frozen because it could not write continues by itself";
@@ -34,6 +36,8 @@ const CLOCK: &str = "the clock of the node jumped by more than 30 days, or is ol
 pub(crate) struct Seen {
     pub(crate) reach: Reach,
     pub(crate) disk: Disk,
+    /// The disk does not answer: what was seen of it is old.
+    pub(crate) hangs: bool,
     pub(crate) pace: Pace,
 }
 
@@ -44,9 +48,11 @@ pub(crate) async fn watch(
     clock: Clock,
     problems: watch::Sender<Option<Vec<NodeProblem>>>,
 ) {
+    let mut heard = Heard::now();
     loop {
-        let seen =
-            Seen { reach: *reach.borrow_and_update(), disk: *disk.borrow_and_update(), pace: clock.look() };
+        let hangs = heard.hangs(&disk);
+        let (reach_now, disk_now) = (*reach.borrow_and_update(), *disk.borrow_and_update());
+        let seen = Seen { reach: reach_now, disk: disk_now, hangs, pace: clock.look() };
         let before = problems.borrow().clone();
         let now = told(&seen, before.as_deref().unwrap_or_default());
         if now != before {
@@ -84,7 +90,10 @@ fn told(seen: &Seen, before: &[NodeProblem]) -> Option<Vec<NodeProblem>> {
 /// seen last.
 pub(crate) fn of(seen: &Seen, before: &[NodeProblem]) -> Vec<NodeProblem> {
     let was_full = before.iter().any(|problem| problem.reason == condition::DISK_FULL);
-    [hypervisor(seen.reach), disk(&seen.disk, was_full), clock(seen.pace)].into_iter().flatten().collect()
+    [hypervisor(seen.reach), hang(seen.hangs), disk(&seen.disk, was_full), clock(seen.pace)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn problem(reason: &str, message: impl Into<String>) -> NodeProblem {
@@ -94,6 +103,10 @@ fn problem(reason: &str, message: impl Into<String>) -> NodeProblem {
 fn hypervisor(reach: Reach) -> Option<NodeProblem> {
     let message = || format!("libvirt does not answer: {REMEDY}");
     (reach == Reach::Silent).then(|| problem(condition::HYPERVISOR_UNREACHABLE, message()))
+}
+
+fn hang(hangs: bool) -> Option<NodeProblem> {
+    hangs.then(|| problem(condition::STATE_UNREACHABLE, HANGS))
 }
 
 /// A write that fails says more than what is free.
@@ -113,17 +126,25 @@ fn clock(pace: Pace) -> Option<NodeProblem> {
     (pace == Pace::Jumped).then(|| problem(condition::CLOCK_JUMPED, CLOCK))
 }
 
-/// Why nothing may be started or imported: of the problems, only a disk that takes no writes. On a full one a guest that is
-/// there already may well run, and a wrong clock is no reason to leave it off.
-pub(crate) fn bar(problems: &[NodeProblem]) -> Option<&NodeProblem> {
-    problems.iter().find(|problem| problem.reason == condition::STATE_READ_ONLY)
+/// Whether the disk of the state folder hangs, and with it whoever works on it.
+pub(crate) fn hanging(problems: &[NodeProblem]) -> bool {
+    problems.iter().any(|problem| problem.reason == condition::STATE_UNREACHABLE)
+}
+
+/// Why nothing may be started or imported, and its reason: of the problems, only a disk that takes no writes. On a full one
+/// a guest that is there already may well run, and a wrong clock is no reason to leave it off.
+pub(crate) fn bar(problems: &[NodeProblem]) -> Option<(&'static str, &NodeProblem)> {
+    let bars = [condition::STATE_UNREACHABLE, condition::STATE_READ_ONLY];
+    let found =
+        |reason| problems.iter().find(|problem| problem.reason == reason).map(|problem| (reason, problem));
+    bars.into_iter().find_map(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const WELL: Seen = Seen { reach: Reach::Answers, disk: Disk::WELL, pace: Pace::Right };
+    const WELL: Seen = Seen { reach: Reach::Answers, disk: Disk::WELL, hangs: false, pace: Pace::Right };
 
     fn reasons(seen: &Seen, before: &[NodeProblem]) -> Vec<String> {
         of(seen, before).into_iter().map(|problem| problem.reason).collect()
@@ -134,9 +155,11 @@ mod tests {
         let ill = Seen {
             reach: Reach::Silent,
             disk: Disk { refused: Some(ErrorKind::Other), ..Disk::WELL },
+            hangs: true,
             pace: Pace::Jumped,
         };
-        assert_eq!(reasons(&ill, &[]), ["HypervisorUnreachable", "StateReadOnly", "ClockJumped"]);
+        let all = ["HypervisorUnreachable", "StateUnreachable", "StateReadOnly", "ClockJumped"];
+        assert_eq!(reasons(&ill, &[]), all);
         assert!(reasons(&WELL, &of(&ill, &[])).is_empty());
     }
 
@@ -160,9 +183,13 @@ mod tests {
 
     #[test]
     fn only_a_disk_that_takes_no_writes_bars_starts() {
-        let ill = Seen { disk: Disk { free: 0, ..Disk::WELL }, pace: Pace::Jumped, reach: Reach::Silent };
+        let ill =
+            Seen { disk: Disk { free: 0, ..Disk::WELL }, pace: Pace::Jumped, reach: Reach::Silent, ..WELL };
         assert!(bar(&of(&ill, &[])).is_none());
         let read_only = Seen { disk: Disk { read_only: true, ..Disk::WELL }, ..WELL };
-        assert!(bar(&of(&read_only, &[])).is_some());
+        assert_eq!(bar(&of(&read_only, &[])).unwrap().0, "StateReadOnly");
+        let hangs = of(&Seen { hangs: true, ..WELL }, &[]);
+        assert_eq!(bar(&hangs).unwrap().0, "StateUnreachable");
+        assert!(hanging(&hangs) && !hanging(&of(&read_only, &[])));
     }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use holdfast_api::condition;
 use holdfast_api::node::{Capacity, HypervisorNodeSpec, NodeProblem};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -133,7 +132,7 @@ impl Context {
     pub(crate) fn bar(&self) -> Option<Obstacle> {
         let problems = self.problems.borrow();
         problems::bar(problems.as_deref().unwrap_or_default())
-            .map(|problem| Obstacle::later(condition::STATE_READ_ONLY, problem.message.clone()))
+            .map(|(reason, problem)| Obstacle::later(reason, problem.message.clone()))
     }
 
     /// What the other virtual machines here leave, so that a start does not fail for lack of room: running and halted
