@@ -139,13 +139,15 @@ impl Networks {
         }
     }
 
-    /// Refuses a hardware address that its bridge has, or hears from elsewhere than `device`, the guest's own port: frames for
-    /// the other machine, the gateway say, would come to the guest. Where guests are trusted they may do that.
+    /// Refuses a hardware address that its bridge has, or hears from elsewhere than `device`, the guest's own port, or that one
+    /// of `guests`, the other ports of this node, has there: frames for the other machine, the gateway say, would come to
+    /// the guest. Where guests are trusted they may do that.
     pub(crate) async fn check_station(
         &self,
         record: &NetworkRecord,
         mac: [u8; 6],
         device: &str,
+        guests: &[Port],
     ) -> Result<(), Error> {
         if record.is_trusted(&self.offer) {
             return Ok(());
@@ -153,8 +155,11 @@ impl Networks {
         let kernel = Netlink::open().map_err(kernel_failed(&record.name))?;
         let stations = kernel.stations().await.map_err(kernel_failed(&record.name))?;
         let bridge = record.bridge();
+        // They count before they speak, and while they are off.
+        let station =
+            |it: &Port| Station { mac: it.mac, bridge: it.network.bridge(), port: it.device.clone() };
         let same = |it: &Station| it.mac == mac && it.bridge == bridge && it.port != device;
-        match stations.into_iter().find(same) {
+        match guests.iter().map(station).chain(stations).find(same) {
             Some(Station { bridge, port, .. }) => {
                 let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
                 Err(Error::MacTaken { network: record.name.clone(), mac, bridge, port })

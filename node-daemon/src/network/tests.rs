@@ -116,9 +116,20 @@ fn a_guest_is_not_started_under_a_hardware_address_that_its_bridge_hears_elsewhe
             .output();
         assert!(fdb.expect("peer missing: iproute2").status.success());
         let br0 = bridged(1, "br0");
-        let check =
-            async |last, device| host.networks.check_station(&br0, [0x52, 0x54, 0, 0, 0, last], device).await;
-        for (taken, by) in [(0x01, "br0 of bridge br0"), (0xfe, "up0 of bridge br0")] {
+        let guest = Port {
+            device: "hft0000000009".to_owned(),
+            mac: [0x52, 0x54, 0, 0, 0, 0x09],
+            network: bridged(9, "br0"),
+            listed: Vec::new(),
+            leased: Vec::new(),
+        };
+        let check = async |last, device| {
+            let guests = std::slice::from_ref(&guest);
+            host.networks.check_station(&br0, [0x52, 0x54, 0, 0, 0, last], device, guests).await
+        };
+        for (taken, by) in
+            [(0x01, "br0 of bridge br0"), (0xfe, "up0 of bridge br0"), (0x09, "hft0000000009 of bridge br0")]
+        {
             let refused = check(taken, "hft0000000001").await.unwrap_err();
             assert_eq!((refused.reason(), refused.retry()), ("MacTaken", Retry::Later));
             assert!(refused.to_string().contains(by), "{refused}");
@@ -126,13 +137,13 @@ fn a_guest_is_not_started_under_a_hardware_address_that_its_bridge_hears_elsewhe
         check(0xfe, "up0").await.expect("its own port");
         check(0x07, "hft0000000001").await.expect("nobody's");
         let elsewhere =
-            host.networks.check_station(&bridged(2, "br1"), [0x52, 0x54, 0, 0, 0, 0xfe], "x").await;
+            host.networks.check_station(&bridged(2, "br1"), [0x52, 0x54, 0, 0, 0, 0xfe], "x", &[]).await;
         elsewhere.expect("another bridge's");
         let bridges = vec![OfferedBridge { name: "br0".to_owned(), vlans: Vec::new(), trusted: true }];
         let offer = NetworkOffer { bridges, ..NetworkOffer::default() };
         let pool = "10.88.0.0/16".parse().unwrap();
         let trusting = Networks::new(host.libvirt.clone(), pool, offer, HostAddresses::default());
-        trusting.check_station(&br0, [0x52, 0x54, 0, 0, 0, 0xfe], "x").await.expect("a router may");
+        trusting.check_station(&br0, [0x52, 0x54, 0, 0, 0, 0xfe], "x", &[]).await.expect("a router may");
     });
 }
 

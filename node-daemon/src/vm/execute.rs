@@ -81,7 +81,12 @@ impl<'a> Execution<'a> {
                 let source = networks.ensure(uid, &network, &addresses).await;
                 let source = source.map_err(|error| network_obstacle(&error))?;
                 let device = mac::device_name(uid, &interface);
-                let alone = networks.check_station(&network, mac.bytes(), &device).await;
+                let mut guests =
+                    guard::others(libvirt, uid).await.map_err(|error| libvirt_obstacle(&error))?;
+                guests.extend(
+                    self.desired.map(|it| guard::beside(it, &interface, &network)).unwrap_or_default(),
+                );
+                let alone = networks.check_station(&network, mac.bytes(), &device, &guests).await;
                 alone.map_err(|error| network_obstacle(&error))?;
                 self.sources.insert(interface, source);
                 Ok(())

@@ -8,13 +8,14 @@ use holdfast_api::virtual_machine::Interface;
 use uuid::Uuid;
 
 use super::context::Context;
+use super::desired::Desired;
 use super::execute::{libvirt_obstacle, network_obstacle};
 use super::mac::Mac;
 use super::observed::{Domain, Obstacle, State};
 use super::record::Record;
 use super::{mac, observe};
 use crate::libvirt;
-use crate::network::Port;
+use crate::network::{NetworkRecord, Port};
 
 /// What libvirt may take to tell the leases of all guests: they are read while starts wait.
 const LEASES: Duration = Duration::from_secs(5);
@@ -50,6 +51,31 @@ async fn ports(libvirt: &libvirt::Libvirt) -> Result<Vec<Port>, libvirt::Error> 
         ports
     });
     Ok(join_all(each).await.into_iter().flatten().collect())
+}
+
+/// The interfaces of all guests of this host but one.
+pub(super) async fn others(libvirt: &libvirt::Libvirt, uid: Uuid) -> Result<Vec<Port>, libvirt::Error> {
+    let domains = libvirt.domains().await?.into_iter().filter(|domain| domain.uuid != uid);
+    let ports = domains.map(|domain| {
+        let found = observe::read(&domain);
+        found.record().map(|record| of(domain.uuid, record)).unwrap_or_default()
+    });
+    Ok(ports.flatten().collect())
+}
+
+/// The other interfaces of a guest that shall be on the same network as this one.
+pub(super) fn beside(desired: &Desired, interface: &str, network: &NetworkRecord) -> Vec<Port> {
+    let all = desired.interfaces();
+    let place = all.iter().find(|one| one.name == interface).map(|one| &one.network);
+    let near = all.iter().filter(|one| one.name != interface && Some(&one.network) == place);
+    let port = |one: &super::desired::Interface| Port {
+        device: mac::device_name(desired.identity().uid, &one.name),
+        mac: one.mac.bytes(),
+        network: network.clone(),
+        listed: Vec::new(),
+        leased: Vec::new(),
+    };
+    near.map(port).collect()
 }
 
 /// The interfaces a guest was last started with, or is about to be. A guest runs on whose record another version would
