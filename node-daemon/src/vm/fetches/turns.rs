@@ -55,20 +55,22 @@ impl<'a> Turns<'a> {
     }
 
     /// Whether this one, under way, gives its place to somebody else.
+    ///
+    /// Whoever has another source of the same bytes waits for this place and for no other, however many are free.
     pub(super) fn gives_way(&self, place: &Wanted, now: Instant) -> bool {
-        if self.running.len() < AT_ONCE {
-            return false;
-        }
-        let busy = self.busy();
         let Some(place) = self.running.iter().find(|one| one.wanted == place) else { return false };
-        let rivals = self.waiting.iter().filter(|one| !busy.contains(&one.wanted.digest));
-        rivals.into_iter().any(|rival| self.loses(place, rival, now))
+        let (busy, full) = (self.busy(), self.running.len() >= AT_ONCE);
+        let mut rivals = self
+            .waiting
+            .iter()
+            .filter(|rival| same_bytes(place, rival) || (full && !busy.contains(&rival.wanted.digest)));
+        rivals.any(|rival| self.loses(place, rival, now))
     }
 
     fn loses(&self, place: &Standing<'a>, rival: &Standing<'a>, now: Instant) -> bool {
         if place.purpose != rival.purpose {
-            return rival.purpose < place.purpose
-                && self.is_last(place, |other| other.purpose == place.purpose);
+            let is_last = || self.is_last(place, |other| other.purpose == place.purpose);
+            return rival.purpose < place.purpose && (same_bytes(place, rival) || is_last());
         }
         let contested = now.duration_since(place.since.max(rival.since));
         contested >= self.term(place, rival)
@@ -94,6 +96,10 @@ impl<'a> Turns<'a> {
     fn busy(&self) -> HashSet<Digest> {
         self.running.iter().map(|one| one.wanted.digest).collect()
     }
+}
+
+fn same_bytes(place: &Standing<'_>, rival: &Standing<'_>) -> bool {
+    place.wanted.digest == rival.wanted.digest
 }
 
 #[cfg(test)]

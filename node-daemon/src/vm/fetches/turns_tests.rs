@@ -141,6 +141,45 @@ fn a_place_is_held_for_a_bounded_time_while_others_wait() {
 }
 
 #[test]
+fn a_place_is_held_for_a_bounded_time_while_another_source_of_the_same_bytes_waits() {
+    let mut site = Site::new();
+    site.ask(1, "flood", Purpose::Machine);
+    site.admit();
+    site.ask(1, "shop", Purpose::Machine);
+    let asked = site.now;
+    assert!(site.admit().is_empty(), "one source at a time");
+    while site.places_of("shop") == 0 {
+        site.look();
+        assert!(site.now - asked <= TERM + Duration::from_secs(4), "three places are free, and none helps");
+    }
+    assert_eq!(site.places_of("flood"), 0);
+}
+
+#[test]
+fn a_vm_comes_before_a_prefetch_of_the_same_bytes() {
+    let mut site = Site::new();
+    site.ask(1, "flood", Purpose::Ahead);
+    site.ask(2, "bank", Purpose::Ahead);
+    site.admit();
+    site.ask(1, "shop", Purpose::Machine);
+    site.look();
+    assert_eq!(site.places_of("shop"), 1);
+    assert_eq!((site.places_of("flood"), site.places_of("bank")), (0, 1));
+}
+
+#[test]
+fn a_prefetch_does_not_push_out_a_vm_that_fetches_the_same_bytes() {
+    let mut site = Site::new();
+    site.ask(1, "shop", Purpose::Machine);
+    site.admit();
+    site.ask(1, "flood", Purpose::Ahead);
+    for _ in 0..1000 {
+        site.look();
+    }
+    assert_eq!((site.places_of("shop"), site.places_of("flood")), (1, 0));
+}
+
+#[test]
 fn who_gave_way_often_may_stay_long_enough_to_end() {
     let mut site = Site::new();
     for (digest, namespace) in ["bank", "club", "desk", "shop", "yard"].into_iter().enumerate() {
