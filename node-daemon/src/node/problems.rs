@@ -50,9 +50,8 @@ pub(crate) async fn watch(
 ) {
     let mut heard = Heard::now();
     loop {
-        let hangs = heard.hangs(&disk);
-        let (reach_now, disk_now) = (*reach.borrow_and_update(), *disk.borrow_and_update());
-        let seen = Seen { reach: reach_now, disk: disk_now, hangs, pace: clock.look() };
+        let reach_now = *reach.borrow_and_update();
+        let seen = Seen { reach: reach_now, disk: *disk.borrow(), hangs: heard.hangs(), pace: clock.look() };
         let before = problems.borrow().clone();
         let now = told(&seen, before.as_deref().unwrap_or_default());
         if now != before {
@@ -61,7 +60,7 @@ pub(crate) async fn watch(
         }
         tokio::select! {
             Ok(()) = reach.changed() => {}
-            Ok(()) = disk.changed() => {}
+            Ok(()) = disk.changed() => heard = Heard::now(),
             () = sleep(LOOK) => {}
         }
     }
@@ -169,6 +168,26 @@ mod tests {
         assert_eq!(told(&untold, &[]), None);
         assert_eq!(told(&Seen { pace: Pace::Jumped, ..untold }, &[]).map(|problems| problems.len()), Some(1));
         assert_eq!(told(&WELL, &[]), Some(Vec::new()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_hangs_when_no_look_comes_back_and_never_while_they_do() {
+        let (reach, disk) = (watch::Sender::new(Reach::Answers), watch::Sender::new(Disk::WELL));
+        let problems = watch::Sender::new(None);
+        let mut told = problems.subscribe();
+        tokio::spawn(super::watch(reach.subscribe(), disk.subscribe(), Clock::start(), problems));
+        let mut after = async |looks: bool, seconds| {
+            for second in 0..seconds {
+                if looks && second % 10 == 0 {
+                    disk.send_replace(Disk::WELL);
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+            hanging(told.borrow_and_update().as_deref().unwrap())
+        };
+        assert!(!after(true, 200).await, "it answers");
+        assert!(after(false, 45).await, "it does not");
+        assert!(!after(true, 2).await, "it does again");
     }
 
     #[test]
