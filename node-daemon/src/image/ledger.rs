@@ -4,9 +4,9 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::stock::{self, Ask, Lack, Limits, Need, Needs, Piece};
+use super::stock::{self, Ask, Lack, Limits, Need, Needs, Piece, SETTLED};
 use super::{Cache, Digest, Error, Purpose, delivered, partial, seal};
 use crate::storage;
 
@@ -20,6 +20,8 @@ struct Books {
     /// Who was last known to need an image, and who has fetched it since. While needs are unknown, this counts for the
     /// shares of namespaces; what goes is never decided by it.
     last: HashMap<Digest, Need>,
+    /// Who needed an image last, until it can go.
+    late: HashMap<Digest, Need>,
     /// Since when no virtual machine has needed or asked for an image.
     idle: HashMap<Digest, Instant>,
     /// What downloads under way have announced.
@@ -48,17 +50,23 @@ impl Ledger {
         self.lock().idle.remove(digest);
     }
 
+    /// A virtual machine of this namespace has found the image and may use it.
+    pub(super) fn count(&self, digest: &Digest, namespace: &str) {
+        self.lock().late.entry(*digest).or_default().machines.insert(namespace.to_owned());
+    }
+
     /// The download has ended, one way or the other.
     pub(super) fn release(&self, digest: &Digest) {
         let books = &mut *self.lock();
         if let Some(hold) = books.holds.remove(digest) {
             hold.count_in(books.last.entry(*digest).or_default());
+            hold.count_in(books.late.entry(*digest).or_default());
         }
     }
 
     /// Lets the idle time of an image be longer by so much.
     #[cfg(test)]
-    pub(super) fn age(&self, digest: &Digest, by: std::time::Duration) {
+    pub(super) fn age(&self, digest: &Digest, by: Duration) {
         let mut books = self.lock();
         let since = books.idle.entry(*digest).or_insert_with(Instant::now);
         *since -= by;
@@ -142,6 +150,7 @@ impl Cache {
             present.entry(*digest).or_default();
         }
         books.idle.retain(|digest, _| present.contains_key(digest));
+        books.late.retain(|digest, _| present.contains_key(digest));
         if books.needs == Needs::Unknown {
             books.last.retain(|digest, _| present.contains_key(digest));
             for digest in present.keys() {
@@ -184,8 +193,26 @@ impl Books {
                 None
             }
         };
+        let need = self.counted(digest, need, idle);
         let piece = Piece { digest, bytes: present, present, need, idle };
         self.holds.get(&digest).map_or_else(|| piece.clone(), |hold| hold.on(piece.clone()))
+    }
+
+    /// For whom an image counts: who needs it, or who did last, until it can go.
+    fn counted(&mut self, digest: Digest, mut need: Need, idle: Option<Duration>) -> Need {
+        if idle.is_some_and(|idle| idle >= SETTLED) {
+            self.late.remove(&digest);
+            return need;
+        }
+        let late = self.late.entry(digest).or_default();
+        for (now, last) in [(&mut need.machines, &mut late.machines), (&mut need.ahead, &mut late.ahead)] {
+            if now.is_empty() {
+                now.clone_from(last);
+            } else {
+                last.clone_from(now);
+            }
+        }
+        need
     }
 }
 

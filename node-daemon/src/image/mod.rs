@@ -219,7 +219,9 @@ impl Cache {
 
     /// The image, where its bytes may be used for this tenant.
     pub(crate) fn lookup_for(&self, digest: &Digest, tenant: &Tenant) -> Option<Image> {
-        self.lookup(digest).filter(|_| delivered::read(&self.dir, digest).serves(tenant))
+        let image = self.lookup(digest).filter(|_| delivered::read(&self.dir, digest).serves(tenant))?;
+        self.ledger.count(digest, &tenant.namespace);
+        Some(image)
     }
 
     /// Whether the image is here for this tenant, asked by somebody who will not use it now.

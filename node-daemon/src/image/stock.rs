@@ -8,7 +8,8 @@
 //!
 //! Each namespace may fill its share of the budget and no more, so that one alone cannot take it all. An image that two
 //! namespaces need counts for both: what one of them does then moves nothing for the other. While needs are unknown,
-//! those count that were known last, and who brought an image; then nothing goes.
+//! those count that were known last, and who brought an image; then nothing goes. What nobody needs any more counts for who
+//! needed it last until it can go: else who forgets one image after the other would fill the cache with them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::{Digest, Purpose};
 const AGED: Duration = Duration::from_secs(3600);
 /// Before that it goes only for want of room, and not while somebody may just be making a disk on it, which no record
 /// names yet: that takes seconds.
-const SETTLED: Duration = Duration::from_secs(300);
+pub(super) const SETTLED: Duration = Duration::from_secs(300);
 
 /// The namespaces that need an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

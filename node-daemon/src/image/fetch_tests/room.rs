@@ -141,12 +141,46 @@ async fn a_namespace_keeps_to_its_share_while_nobody_knows_who_needs_what() {
     }
     deliver(&bench, &sites[2].1, &sites[2].0, &bank).await.unwrap();
     bench.cache.learn(Needs::Known(HashMap::new()), 0);
+    bench.cache.ledger.age(&sites[0].0, Duration::from_secs(400));
     deliver(&bench, &sites[1].1, &sites[1].0, &shop).await.unwrap();
     assert_eq!(
         bench.cache.list().unwrap().len(),
         3,
         "and once it is known that nobody needs the first, it goes on"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_forgets_its_images_gets_no_more_than_its_share_before_they_can_go() {
+    let bench = Bench::with(|rules| rules.budget = Budget { bytes: 1_600_000, namespace_percent: 50 });
+    let (shop, bank) = (tenant("shop", Privacy::Shared), tenant("bank", Privacy::Shared));
+    let mut sites = Vec::new();
+    for first in 1..=3 {
+        let mut body = raw_image(700_000);
+        body[0] = first;
+        sites.push((digest_of(&body), Site::serving(body).await));
+    }
+    let first = deliver(&bench, &sites[0].1, &sites[0].0, &shop).await.unwrap();
+    bench.cache.learn(needed(&first), 0);
+    bench.cache.collect().unwrap();
+    bench.cache.learn(Needs::Known(HashMap::new()), 0);
+    let full = deliver(&bench, &sites[1].1, &sites[1].0, &shop).await.unwrap_err();
+    assert!(matches!(full, Error::ShareFull { .. }), "{full}");
+    deliver(&bench, &sites[2].1, &sites[2].0, &bank).await.expect("the bank has its share");
+    bench.cache.ledger.age(&first.digest, Duration::from_secs(400));
+    deliver(&bench, &sites[1].1, &sites[1].0, &shop).await.expect("the first one can go now");
+    assert_eq!(bench.cache.lookup(&first.digest), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_counts_on_for_who_needed_it_last_and_not_for_who_brought_it() {
+    let bench = Bench::with(|rules| rules.budget = Budget { bytes: 1_600_000, namespace_percent: 50 });
+    let first = bring(&bench, 700_000, 1).await.unwrap();
+    let bank = Need { machines: ["bank".to_owned()].into(), ..Need::default() };
+    bench.cache.learn(Needs::Known(HashMap::from([(first.digest, bank)])), 0);
+    bench.cache.collect().unwrap();
+    bench.cache.learn(Needs::Known(HashMap::new()), 0);
+    bring(&bench, 700_000, 2).await.expect("what the bank did moves nothing for the shop");
 }
 
 async fn deliver(bench: &Bench, site: &Site, digest: &Digest, tenant: &Tenant) -> Result<Image, Error> {
