@@ -3,6 +3,7 @@
 //! Start reading at `run.rs` (which loops there are) and `vm/mod.rs` (what one of them does with a virtual machine).
 
 mod accelerator;
+mod apart;
 mod args;
 mod clock;
 mod config;

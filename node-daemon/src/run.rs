@@ -20,6 +20,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{info, warn};
 
 use crate::accelerator::{self, Proof};
+use crate::apart::apart;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::contact::Contact;
@@ -145,7 +146,7 @@ fn start(
     let enroller = Enroller { node, kubeconfig: config.kubeconfig.clone(), identity, clock };
     parts.spawn(enroller.keep(session, contact.subscribe()));
     parts.spawn(prove(config, proof));
-    parts.spawn(vm::run(driver));
+    parts.spawn(apart(vm::run(driver)));
     parts
 }
 

@@ -19,6 +19,7 @@ use super::holdings::{self, Held};
 use super::memory::Memory;
 use super::panics::survive;
 use super::{needs, observe, reconcile, report, room};
+use crate::apart::apart;
 use crate::health::Pulse;
 use crate::image::Purpose;
 use crate::jitter::spread;
@@ -110,7 +111,7 @@ pub(crate) async fn run(driver: Driver) {
                 false
             }
             () = tokio::time::sleep_until(due.into()), if sweep.is_none() => {
-                sweep = Some(tokio::spawn(look_around(context.clone())));
+                sweep = Some(tokio::spawn(apart(look_around(context.clone()))));
                 due = Instant::now() + spread(SWEEP);
                 false
             }
@@ -173,7 +174,7 @@ impl Supervisor {
             return;
         }
         let nudge = Arc::new(Notify::new());
-        let task = tokio::spawn(drive(self.context.clone(), uid, nudge.clone()));
+        let task = tokio::spawn(apart(drive(self.context.clone(), uid, nudge.clone())));
         self.machines.insert(uid, Machine { nudge, task });
     }
 
