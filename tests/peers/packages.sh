@@ -21,6 +21,8 @@ readonly needed=(
     mmdebstrap gdisk dosfstools mtools e2fsprogs xz-utils openssh-client
     # what the stories look with
     procps systemd
+    # a clock that jumps
+    faketime
     # saved plans of Terraform are archives
     unzip
 )
