@@ -98,7 +98,7 @@ impl Context {
             state_dir: config.state_dir.clone(),
             networks: Networks::new(libvirt.clone(), config.network_pool.net(), config.networks(), host),
             libvirt,
-            fetches: Fetches::new(cache),
+            fetches: Fetches::new(cache, driver.problems.clone()),
             disks,
             objects: driver.objects.clone(),
             guest_users: GuestUsers::new(

@@ -16,12 +16,14 @@ mod wrong;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use holdfast_api::node::NodeProblem;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use self::tasks::{Failure, State, Tasks};
 use super::observed::Obstacle;
 use super::panics::caught;
 use crate::image::{Cache, Digest, Format, Image, Needs, Order, Progress, Purpose, Source, Tenant};
+use crate::node::problems;
 
 /// What shall be fetched.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -63,9 +65,13 @@ pub(crate) enum Fetch {
 #[derive(Clone)]
 pub(crate) struct Fetches(Arc<Inner>);
 
+/// What keeps the node from its work, as far as that is known.
+type Problems = watch::Receiver<Option<Vec<NodeProblem>>>;
+
 struct Inner {
     cache: Arc<Cache>,
     pace: Pace,
+    problems: Problems,
     tasks: Mutex<Tasks>,
     ended: Notify,
     looks: Arc<Semaphore>,
@@ -104,14 +110,14 @@ impl Default for Pace {
 }
 
 impl Fetches {
-    /// Downloads into this cache.
-    pub(crate) fn new(cache: Arc<Cache>) -> Self {
-        Self::at_pace(cache, Pace::default())
+    /// Downloads into this cache, except while a problem of the node bars them.
+    pub(crate) fn new(cache: Arc<Cache>, problems: Problems) -> Self {
+        Self::at_pace(cache, problems, Pace::default())
     }
 
-    fn at_pace(cache: Arc<Cache>, pace: Pace) -> Self {
+    fn at_pace(cache: Arc<Cache>, problems: Problems, pace: Pace) -> Self {
         let (ended, looks) = (Notify::new(), Arc::new(Semaphore::new(LOOKS)));
-        Self(Arc::new(Inner { cache, pace, tasks: Mutex::default(), ended, looks }))
+        Self(Arc::new(Inner { cache, pace, problems, tasks: Mutex::default(), ended, looks }))
     }
 
     /// The cache they go into.
@@ -133,9 +139,16 @@ impl Fetches {
         self.admit(&mut tasks);
     }
 
-    /// Starts those whose turn it is; nobody before it is known what is promised to guests.
+    /// Whether downloads may begin: it is known what is promised to guests, and the state folder takes writes. When it
+    /// does again, the supervisor looks around at once, and [`Self::learn`] goes on.
+    fn is_open(&self) -> bool {
+        let problems = self.0.problems.borrow();
+        self.0.cache.is_informed() && problems::bar(problems.as_deref().unwrap_or_default()).is_none()
+    }
+
+    /// Starts those whose turn it is.
     fn admit(&self, tasks: &mut Tasks) {
-        while self.0.cache.is_informed()
+        while self.is_open()
             && let Some(wanted) = tasks.next()
         {
             let (sender, progress) = watch::channel(Progress::default());

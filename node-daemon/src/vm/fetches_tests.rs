@@ -10,6 +10,7 @@ use crate::image::{Privacy, Rules};
 struct Bench {
     _dir: tempfile::TempDir,
     fetches: Fetches,
+    problems: watch::Sender<Option<Vec<NodeProblem>>>,
 }
 
 impl Bench {
@@ -24,7 +25,8 @@ impl Bench {
         };
         let cache = Cache::open(&dir.path().join("images"), rules).unwrap();
         cache.learn(Needs::Unknown, 0);
-        Self { fetches: Fetches::at_pace(Arc::new(cache), pace), _dir: dir }
+        let problems = watch::Sender::new(None);
+        Self { fetches: Fetches::at_pace(Arc::new(cache), problems.subscribe(), pace), problems, _dir: dir }
     }
 
     /// Waits until the download of this has failed, and says why.
@@ -86,6 +88,24 @@ async fn silent_servers_take_a_few_turns_and_whoever_waits_comes_next() {
     for wanted in &all {
         assert_eq!(bench.failure(wanted).await.reason, "DownloadStalled");
     }
+}
+
+#[tokio::test]
+async fn no_import_begins_while_the_state_disk_takes_no_writes_and_each_does_once_it_does() {
+    let (bench, (_server, url)) = (Bench::new(Duration::from_secs(1), Pace::default()), silence());
+    let wanted = wanted(&format!("sha256:{}", "01".repeat(32)), &url);
+    let problem =
+        |reason: &str| Some(vec![NodeProblem { reason: reason.to_owned(), ..NodeProblem::default() }]);
+    for reason in ["StateReadOnly", "StateUnreachable"] {
+        bench.problems.send_replace(problem(reason));
+        bench.fetches.begin(&wish(&wanted));
+        bench.fetches.learn(Needs::Unknown, 0);
+        assert_eq!(bench.fetches.running(), [], "{reason}");
+        assert_eq!(bench.fetches.state(&wish(&wanted)), Some(Fetch::Waiting));
+    }
+    bench.problems.send_replace(problem("ClockJumped"));
+    bench.fetches.learn(Needs::Unknown, 0);
+    assert_eq!(bench.fetches.running().len(), 1, "a wrong clock bars no import");
 }
 
 /// The bytes are `disk` and a line end; their digest was made with sha256sum.
