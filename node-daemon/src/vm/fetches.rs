@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_api::node::NodeProblem;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 use self::tasks::{Failure, State, Tasks};
 use super::observed::Obstacle;
@@ -74,11 +74,9 @@ struct Inner {
     problems: Problems,
     tasks: Mutex<Tasks>,
     ended: Notify,
-    looks: Arc<Semaphore>,
 }
 
-/// Sources that are looked at at a time, and how long each look may take: one that is silent then says nothing new.
-const LOOKS: usize = 16;
+/// How long a look at a source may take: one that is silent then says nothing new.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a download looks whether somebody comes first.
@@ -116,8 +114,7 @@ impl Fetches {
     }
 
     fn at_pace(cache: Arc<Cache>, problems: Problems, pace: Pace) -> Self {
-        let (ended, looks) = (Notify::new(), Arc::new(Semaphore::new(LOOKS)));
-        Self(Arc::new(Inner { cache, pace, problems, tasks: Mutex::default(), ended, looks }))
+        Self(Arc::new(Inner { cache, pace, problems, tasks: Mutex::default(), ended: Notify::new() }))
     }
 
     /// The cache they go into.
@@ -172,19 +169,19 @@ impl Fetches {
 
     /// Looks at a source that had a wrong file, while somebody waits for it. Where it has another one now, that is fetched.
     fn look_again(&self, tasks: &mut Tasks, wanted: &Wanted, now: Instant) {
-        let Ok(place) = self.0.looks.clone().try_acquire_owned() else { return };
         if !tasks.looks_again(wanted, now) {
             return;
         }
         let (fetches, wanted) = (self.clone(), wanted.clone());
         tokio::spawn(async move {
-            let look = fetches.0.cache.look(&wanted.source);
-            if let Ok(Ok(seen)) = tokio::time::timeout(LOOK_TIMEOUT, look).await {
-                let mut tasks = fetches.lock();
+            let look = caught(fetches.0.cache.look(&wanted.source));
+            let shown = tokio::time::timeout(LOOK_TIMEOUT, look).await;
+            let mut tasks = fetches.lock();
+            tasks.looked(&wanted);
+            if let Ok(Ok(Ok(seen))) = shown {
                 tasks.show(&wanted, &seen, Instant::now());
                 fetches.admit(&mut tasks);
             }
-            drop(place);
         });
     }
 

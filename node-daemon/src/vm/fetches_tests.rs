@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::turns::AT_ONCE;
 use super::*;
-use crate::image::{Privacy, Rules};
+use crate::image::{Error, Privacy, Rules, Seen};
 
 /// Downloads into a folder of their own, from servers that nobody waits for long.
 struct Bench {
@@ -106,6 +106,38 @@ async fn no_import_begins_while_the_state_disk_takes_no_writes_and_each_does_onc
     bench.problems.send_replace(problem("ClockJumped"));
     bench.fetches.learn(Needs::Unknown, 0);
     assert_eq!(bench.fetches.running().len(), 1, "a wrong clock bars no import");
+}
+
+/// Has a source of this namespace bring a wrong file that its server showed as `"a"`, a while ago.
+fn was_wrong(bench: &Bench, namespace: &str, number: u8, url: &str) -> Wanted {
+    let mut wanted = wanted(&format!("sha256:{}", format!("{number:02x}").repeat(32)), url);
+    wanted.tenant.namespace = namespace.to_owned();
+    let then = Instant::now().checked_sub(Duration::from_secs(20)).unwrap();
+    let mut tasks = bench.fetches.lock();
+    tasks.ask(&wish(&wanted), then);
+    tasks.start(&wanted, watch::channel(Progress::default()).1, then);
+    let (at, seen) = (url.to_owned(), Box::new(Seen::etag("\"a\"")));
+    let wrong = Error::DigestMismatch { at, expected: wanted.digest, found: None, seen };
+    tasks.fail(&wanted, Failure::Fetch(wrong), then);
+    wanted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_exchanged_is_seen_however_many_silent_servers_others_have() {
+    let (bench, (_server, silent)) = (Bench::new(Duration::from_secs(60), Pace::default()), silence());
+    for (number, namespace) in
+        (0..60).zip(["flood", "swamp", "storm", "surge", "spate", "tide"].iter().cycle())
+    {
+        let wanted = was_wrong(&bench, namespace, number, &silent);
+        assert!(matches!(bench.fetches.state(&wish(&wanted)), Some(Fetch::Failed(_))));
+    }
+    let exchanged = saying("HTTP/1.1 200 OK\r\ncontent-length: 5\r\netag: \"b\"\r\n\r\nd").await;
+    let shop = was_wrong(&bench, "shop", 200, &exchanged);
+    let asked = Instant::now();
+    while matches!(bench.fetches.state(&wish(&shop)), Some(Fetch::Failed(_))) {
+        assert!(asked.elapsed() < LOOK_TIMEOUT / 2, "the looks of others go first");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The bytes are `disk` and a line end; their digest was made with sha256sum.

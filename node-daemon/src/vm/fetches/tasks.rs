@@ -23,12 +23,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A wish that waits and that nobody has looked at for so long is nobody's any more. Whoever waits looks every 30 s.
 const FORGOTTEN: Duration = Duration::from_secs(180);
 
+/// Sources of one namespace that are looked at at a time, and those of all. A namespace without a look has one in any
+/// case: the silent servers of others keep nobody from seeing that its own file was exchanged.
+const LOOKS_EACH: usize = 4;
+const LOOKS: usize = 16;
+
 /// Every download that waits, runs or has failed.
 #[derive(Default)]
 pub(super) struct Tasks {
     all: HashMap<Wanted, Task>,
     /// When a namespace was last given a place.
     served: HashMap<String, Instant>,
+    /// The namespace of each source that is just being looked at.
+    looking: Vec<String>,
 }
 
 struct Task {
@@ -115,11 +122,27 @@ impl Tasks {
         self.all.get(wanted).map_or(Purpose::Ahead, |task| task.purpose)
     }
 
-    /// Whether the source is to be looked at now, because it had a wrong file and may have another.
+    /// Whether the source is to be looked at now, because it had a wrong file and may have another. Who does tells
+    /// [`Self::looked`].
     pub(super) fn looks_again(&mut self, wanted: &Wanted, now: Instant) -> bool {
-        self.all.get_mut(wanted).is_some_and(|task| {
-            matches!(task.state, State::Failed { .. }) && task.past.wrong.looks_again(now)
-        })
+        let namespace = &wanted.tenant.namespace;
+        let own = self.looking.iter().filter(|other| *other == namespace).count();
+        let may = own == 0 || (own < LOOKS_EACH && self.looking.len() < LOOKS);
+        let looks = may
+            && self.all.get_mut(wanted).is_some_and(|task| {
+                matches!(task.state, State::Failed { .. }) && task.past.wrong.looks_again(now)
+            });
+        if looks {
+            self.looking.push(namespace.clone());
+        }
+        looks
+    }
+
+    /// A look has ended.
+    pub(super) fn looked(&mut self, wanted: &Wanted) {
+        if let Some(at) = self.looking.iter().position(|other| *other == wanted.tenant.namespace) {
+            self.looking.swap_remove(at);
+        }
     }
 
     /// What the source shows now: another file is queued at once.

@@ -170,6 +170,21 @@ fn wrong_digest(etag: &str) -> image::Error {
 }
 
 #[test]
+fn a_namespace_has_a_few_looks_at_a_time_and_each_that_ends_makes_room_for_another() {
+    let mut queue = Queue::new();
+    let all: Vec<Wanted> = (0..6).map(|digest| wanted(digest, 1)).collect();
+    for wanted in &all {
+        queue.ask([wanted]);
+        queue.fail(wanted, Failure::Fetch(wrong_digest("\"a\"")));
+    }
+    queue.now += Duration::from_secs(15);
+    let looks = |queue: &mut Queue, wanted: &Wanted| queue.tasks.looks_again(wanted, queue.now);
+    assert_eq!(all.iter().filter(|wanted| looks(&mut queue, wanted)).count(), LOOKS_EACH);
+    queue.tasks.looked(&all[0]);
+    assert!(looks(&mut queue, &all[4]) && !looks(&mut queue, &all[5]));
+}
+
+#[test]
 fn a_wrong_file_is_fetched_again_when_the_source_shows_another_or_the_image_object_is_new() {
     let (mut queue, wanted) = (Queue::new(), wanted(1, 1));
     let said_by = |object: &str| Wish { object: Some(object.to_owned()), ..wish(&wanted) };
