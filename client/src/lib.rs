@@ -9,6 +9,8 @@
 //! [`Faults`] names the rest, so that whoever decides knows what it does not know.
 
 mod faults;
+#[cfg(feature = "watch")]
+mod pages;
 mod raw;
 mod read;
 #[cfg(feature = "watch")]
@@ -18,6 +20,8 @@ use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 
 pub use faults::Faults;
+#[cfg(feature = "watch")]
+pub use pages::paged;
 pub use raw::Raw;
 pub use read::{Read, part};
 #[cfg(feature = "watch")]
