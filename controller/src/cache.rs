@@ -144,6 +144,16 @@ where
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A list that comes again finds most objects as they were: those are not kept twice meanwhile.
+    fn known_as(&self, read: &Read<K>) -> Option<Entry<K>> {
+        let (known, object) = (self.lock(), &read.object);
+        let found = known.seen.get(&name(object))?;
+        let same = object.resource_version().is_some()
+            && found.object.resource_version() == object.resource_version()
+            && found.object.uid() == object.uid();
+        same.then(|| found.clone())
+    }
+
     fn entry(&self, read: Read<K>) -> Entry<K> {
         let Read { mut object, faults } = read;
         (self.leave_out)(&mut object);
@@ -179,8 +189,8 @@ where
 
     /// Takes an event in; true when it is worth a look. A list under way is not; its end is.
     fn take(&self, event: Event<K>, listed: &mut HashMap<Name, Entry<K>>) -> bool {
-        let named = |read| {
-            let entry = self.entry(read);
+        let named = |read: Read<K>| {
+            let entry = self.known_as(&read).unwrap_or_else(|| self.entry(read));
             (name(&*entry.object), entry)
         };
         match event {

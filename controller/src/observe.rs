@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, stream};
-use holdfast_api::names::{NODE_LABEL, SYSTEM_NAMESPACE, node_lease};
+use holdfast_api::names::{NODE_LABEL, PLACED_ON, SYSTEM_NAMESPACE, node_lease};
 use holdfast_api::{
     HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork,
 };
-use holdfast_client::{Read, all, namespaced};
+use holdfast_client::{Read, all, namespaced, paged};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -65,16 +65,23 @@ impl Caches {
                 cache
             }};
         }
-        let client = || client.clone();
+        let pages = paged(client.clone());
+        let client = || pages.clone();
         let ours = Some(NODE_LABEL);
         let leases = namespaced::<Lease>(client(), SYSTEM_NAMESPACE);
         let requests = all::<CertificateSigningRequest>(client());
         let caches = Self {
-            machines: watched!(VirtualMachine, all::<VirtualMachine>(client()), None, yes(), without_data),
-            images: watched!(VirtualMachineImage, all::<VirtualMachineImage>(client()), None, yes()),
-            networks: watched!(VirtualMachineNetwork, all::<VirtualMachineNetwork>(client()), None, yes()),
-            keys: watched!(SshKey, all::<SSHKey>(client()), None, yes()),
-            nodes: watched!(HypervisorNode, all::<HypervisorNode>(client()), None, yes()),
+            machines: watched!(VirtualMachine, all::<VirtualMachine>(client()), None, yes(), lean_machine),
+            images: watched!(VirtualMachineImage, all::<VirtualMachineImage>(client()), None, yes(), lean),
+            networks: watched!(
+                VirtualMachineNetwork,
+                all::<VirtualMachineNetwork>(client()),
+                None,
+                yes(),
+                lean
+            ),
+            keys: watched!(SshKey, all::<SSHKey>(client()), None, yes(), lean),
+            nodes: watched!(HypervisorNode, all::<HypervisorNode>(client()), None, yes(), lean_node),
             enrolments: watched!(NodeEnrolment, all::<NodeEnrolment>(client()), None, yes()),
             leases: watched!(Lease, leases, ours, Wake::No),
             requests: watched!(SigningRequest, requests, ours, yes()),
@@ -176,10 +183,32 @@ impl Caches {
     }
 }
 
-/// Data for cloud-init may have 32 KiB a piece, and only nodes read it.
-fn without_data(vm: &mut VirtualMachine) {
-    vm.spec.cloud_init.user_data.clear();
-    vm.spec.cloud_init.network_data.clear();
+/// What no planner reads is not kept: others may make it large, and it is most of an object.
+fn lean_machine(vm: &mut VirtualMachine) {
+    lean(vm);
+    vm.spec.cloud_init.user_data = String::new();
+    vm.spec.cloud_init.network_data = String::new();
+    for interface in &mut vm.spec.interfaces {
+        interface.addresses = Vec::new();
+    }
+    if let Some(status) = &mut vm.status {
+        (status.addresses, status.interfaces, status.pending_changes) = (Vec::new(), Vec::new(), Vec::new());
+        (status.progress, status.seed) = (None, None);
+    }
+}
+
+/// Of a node people read more than the controller.
+fn lean_node(node: &mut HypervisorNode) {
+    node.metadata.annotations = None;
+}
+
+/// Of the metadata of what people write, what no planner reads.
+fn lean<K: Resource>(object: &mut K) {
+    let metadata = object.meta_mut();
+    (metadata.labels, metadata.owner_references) = (None, None);
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|key, _| key == PLACED_ON);
+    }
 }
 
 fn by_name<K: Resource>(objects: Vec<Arc<K>>) -> BTreeMap<Name, Arc<K>> {
@@ -218,17 +247,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn data_for_cloud_init_is_not_kept() {
+    async fn what_no_planner_reads_is_not_kept() {
         let api = all::<VirtualMachine>(client("http://127.0.0.1:1"));
         let how = (Wake::No, Outage::default());
-        let (machines, _follow) = Cache::new((Kind::VirtualMachine, api), None, how, without_data);
+        let (machines, _follow) = Cache::new((Kind::VirtualMachine, api), None, how, lean_machine);
         let mut vm = VirtualMachine::new("web", VirtualMachineSpec::default());
         vm.spec.cloud_init.user_data = "#cloud-config".to_owned();
         vm.spec.cloud_init.network_data = "version: 2".to_owned();
         vm.spec.cloud_init.hostname = "web".to_owned();
+        let annotations = [(PLACED_ON, "edge-1"), ("example.org/large", "x")];
+        vm.metadata.annotations =
+            Some(annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+        vm.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
         machines.learn(Raw::new(serde_json::to_value(vm).unwrap()));
-        let kept = &machines.all(Instant::now(), &mut Unread::default())[0].spec.cloud_init;
-        assert_eq!((kept.user_data.as_str(), kept.network_data.as_str()), ("", ""));
-        assert_eq!(kept.hostname, "web");
+        let kept = &machines.all(Instant::now(), &mut Unread::default())[0];
+        let data = &kept.spec.cloud_init;
+        assert_eq!(
+            (data.user_data.as_str(), data.network_data.as_str(), data.hostname.as_str()),
+            ("", "", "web")
+        );
+        assert_eq!((kept.annotations().len(), kept.annotations()[PLACED_ON].as_str()), (1, "edge-1"));
+        assert!(kept.labels().is_empty());
     }
 }
