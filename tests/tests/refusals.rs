@@ -230,6 +230,10 @@ fn metadata() -> (Value, Vec<(Value, &'static str)>) {
         (json!({ "finalizers": finalizers(17) }), "an object has at most 16 finalizers"),
         (json!({ "ownerReferences": owners(17) }), "an object has at most 16 owner references"),
         (
+            json!({ "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "n".repeat(17 << 10), "uid": "u"}] }),
+            "the owner references of an object have at most 16 KiB together",
+        ),
+        (
             json!({ "annotations": annotations((64 << 10) + 1) }),
             "an object has at most 64 KiB of annotations",
         ),
