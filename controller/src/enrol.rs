@@ -249,7 +249,7 @@ fn rejected_before(world: &World, request: &NodeEnrolment, checked: &Checked) ->
     let all = world.enrolments.iter().map(|other| &**other);
     all.filter(|other| other.metadata.name != request.metadata.name && says(other, condition::REJECTED))
         .filter(|other| csr::claimed_key(&other.spec.csr).as_ref() == Some(&checked.key_sha256))
-        .any(|other| judge(other).is_ok())
+        .any(|other| csr::check(&other.spec.csr, &other.spec.node_name).is_ok())
 }
 
 fn others<'a>(world: &'a World, request: &'a NodeEnrolment) -> impl Iterator<Item = &'a NodeEnrolment> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use holdfast_api::names::{NODE_LABEL, PLACED_ON, vms_grant};
+use holdfast_api::names::{FINALIZER, NODE_LABEL, PLACED_ON, own_grant, secrets_grant, vms_grant};
 use holdfast_api::virtual_machine::VirtualMachineStatus;
 use holdfast_api::{
     HypervisorNode, NodeEnrolment, SSHKey, VirtualMachine, VirtualMachineImage, VirtualMachineNetwork,
@@ -81,14 +81,25 @@ impl Grants {
         self.roles.contains_key(&grant) && self.role_bindings.contains_key(&grant)
     }
 
-    /// Whether any right of this node stands, be it on its way out.
+    /// Whether any right of this node stands, be it on its way out as long as we hold it. Whoever may make Roles in a
+    /// namespace can write our label on one, or a finalizer of their own: neither keeps a node.
     pub(crate) fn any_of(&self, node: &str) -> bool {
-        let theirs = |meta: &ObjectMeta| labelled(meta) == Some(node);
+        let held =
+            |meta: &ObjectMeta| meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER);
+        let stands = |meta: &ObjectMeta| meta.deletion_timestamp.is_none() || held(meta);
+        let theirs = |meta: &ObjectMeta| labelled(meta) == Some(node) && is_grant(meta) && stands(meta);
         self.roles.values().any(|grant| theirs(&grant.metadata))
             || self.role_bindings.values().any(|grant| theirs(&grant.metadata))
             || self.cluster_roles.values().any(|grant| theirs(&grant.metadata))
             || self.cluster_role_bindings.values().any(|grant| theirs(&grant.metadata))
     }
+}
+
+/// Whether it is called as a grant of the node that it is labelled with. Nothing else is ours to withdraw.
+pub(crate) fn is_grant(meta: &ObjectMeta) -> bool {
+    let Some(node) = labelled(meta) else { return false };
+    let names = [own_grant(node), vms_grant(node), secrets_grant(node)];
+    meta.name.as_ref().is_some_and(|name| names.contains(name))
 }
 
 /// The node an object is labelled with.

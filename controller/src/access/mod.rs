@@ -23,7 +23,7 @@ use kube::{Resource, ResourceExt};
 
 use crate::cache::Name;
 use crate::finalizer;
-use crate::world::{Binding, Node, World, binding_unread, labelled, node_label};
+use crate::world::{Binding, Node, World, binding_unread, is_grant, labelled, node_label};
 use crate::write::{Exactly, Kind, Target, Verb, Write, json};
 
 /// Events about cluster-scoped objects live in this namespace.
@@ -110,7 +110,9 @@ fn settle<K: Resource + Clone + serde::Serialize>(
         let node = labelled(grant.meta()).unwrap_or_default().to_owned();
         plan.kept.contains(&(grant.namespace().unwrap_or_default(), node))
     };
-    let unneeded = found.iter().filter(|(name, grant)| !wanted.contains_key(*name) && !kept(grant));
+    let unneeded = found
+        .iter()
+        .filter(|(name, grant)| !wanted.contains_key(*name) && is_grant(grant.meta()) && !kept(grant));
     let withdrawn: Vec<_> = unneeded.filter_map(|(_, grant)| withdraw(kind, &**grant)).collect();
     plan.writes.extend(withdrawn);
 }

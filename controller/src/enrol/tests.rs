@@ -422,3 +422,34 @@ fn a_node_that_was_made_and_has_no_identity_gets_no_right() {
     run(&mut model);
     assert!(issued(&model, "edge-1-a").0);
 }
+
+#[test]
+fn a_rejected_name_of_a_grant_rejects_the_key_too() {
+    let (mut model, key) = (open(), key());
+    asks(&mut model, "edge-vms-a", "edge-vms", &key);
+    decides(&mut model, "edge-vms-a", condition::REJECTED);
+    asks(&mut model, "edge-1-a", "edge-1", &key);
+    run(&mut model);
+    assert_eq!(issued(&model, "edge-1-a"), (false, "WaitsForApproval".to_owned()));
+}
+
+#[test]
+fn what_somebody_labels_as_a_grant_keeps_no_node_from_its_removal() {
+    let mut model = open();
+    asks(&mut model, "edge-1-a", "edge-1", &key());
+    run(&mut model);
+    let node = Target::cluster(Kind::HypervisorNode, "edge-1");
+    let labels = json!({"holdfast.dev/node": "edge-1"});
+    let evil = Target::in_namespace(Kind::Role, "shop", "evil");
+    model.put(evil.clone(), json!({"metadata": {"labels": labels}, "rules": []}));
+    let held = Target::in_namespace(Kind::Role, "shop", "holdfast-node-edge-1-vms");
+    let metadata = json!({"labels": labels, "finalizers": ["example.org/mine"],
+        "deletionTimestamp": "2026-01-01T00:00:00Z"});
+    model.put(held, json!({"metadata": metadata, "rules": []}));
+    model.objects.get_mut(&node).unwrap()["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let writes = run(&mut model);
+    assert!(writes.iter().all(|write| write.target != evil), "it is not ours to withdraw");
+    let finalizers =
+        &model.objects.get(&node).map_or(json!([]), |node| node["metadata"]["finalizers"].clone());
+    assert_eq!(finalizers, &json!([]), "the node stays for ever");
+}
