@@ -12,7 +12,7 @@ use holdfast_tests::process::{Process, heading};
 use holdfast_tests::spawner::Spawner;
 use holdfast_tests::wait::{Look, wait_for};
 use holdfast_tests::{files, peer, ports, site_folder};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The user of the image; nobody's on any Debian.
 const USER: &str = "65532:65532";
@@ -46,6 +46,7 @@ async fn install_yaml_and_the_examples_are_accepted_without_a_warning() -> Resul
         &["wait", "--for=condition=Established", "--timeout=60s", "crd", "-l", "!no-such-label"],
     )?;
 
+    only_who_scrapes_reaches_the_endpoint(&kubeconfig)?;
     // Pod Security answers for the pod in the Deployment with a warning, and a warning is an error here.
     let restricted = "pod-security.kubernetes.io/warn=restricted";
     kubectl(&kubeconfig, &["label", "namespace", "holdfast-system", restricted])?;
@@ -114,6 +115,26 @@ async fn the_controller_in_the_image_answers_its_probes() -> Result<()> {
         .await
         .with_context(|| heading("controller", &log))?;
     }
+    Ok(())
+}
+
+/// The controller's endpoint is open to namespaces that scrape, and to no other.
+fn only_who_scrapes_reaches_the_endpoint(kubeconfig: &Path) -> Result<()> {
+    let get = |what: &str| -> Result<Value> {
+        let words = ["get", "--namespace=holdfast-system", "--output=json", what];
+        Ok(serde_json::from_str(&kubectl(kubeconfig, &words)?)?)
+    };
+    let policy = &get("networkpolicy/holdfast-controller")?["spec"];
+    let pods = &get("deployment/holdfast-controller")?["spec"]["template"]["metadata"]["labels"];
+    let selected = policy["podSelector"]["matchLabels"].as_object().context("it selects all")?;
+    ensure!(
+        selected.iter().all(|(key, value)| &pods[key] == value),
+        "it is not about the controller: {policy}"
+    );
+    let scrapers = json!([{"namespaceSelector": {"matchLabels": {"holdfast.dev/scrapes": "true"}}}]);
+    let ports = json!([{"protocol": "TCP", "port": "http"}]);
+    ensure!(policy["ingress"] == json!([{"from": scrapers, "ports": ports}]), "{policy}");
+    ensure!(policy["policyTypes"] == json!(["Ingress"]), "{policy}");
     Ok(())
 }
 
