@@ -189,14 +189,15 @@ where
 
     /// Takes an event in; true when it is worth a look. A list under way is not; its end is.
     fn take(&self, event: Event<K>, listed: &mut HashMap<Name, Entry<K>>) -> bool {
-        let named = |read: Read<K>| {
-            let entry = self.known_as(&read).unwrap_or_else(|| self.entry(read));
+        let named = |read| {
+            let entry = self.entry(read);
             (name(&*entry.object), entry)
         };
         match event {
             Event::Init => return false,
             Event::InitApply(read) => {
-                listed.extend([named(read)]);
+                let known = self.known_as(&read).map(|known| (name(&*known.object), known));
+                listed.extend([known.unwrap_or_else(|| named(read))]);
                 return false;
             }
             Event::InitDone => {

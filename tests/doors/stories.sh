@@ -15,7 +15,7 @@ readonly long_only=(
     cloud_init_of_debian_makes_the_guest_answer_ssh
     the_example_of_a_cluster_is_three_guests_that_find_each_other
 )
-readonly without_guests=" crashes enrolment ill_hosts installable package placement policies refusals rights terraform terraform_faults terraform_login terraform_mirror terraform_property terraform_reads terraform_secrets unreadable writes "
+readonly without_guests=" crashes enrolment ill_hosts installable memory package placement policies refusals rights terraform terraform_faults terraform_login terraform_mirror terraform_property terraform_reads terraform_secrets unreadable writes "
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
 

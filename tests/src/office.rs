@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use kube::Client;
+use nix::unistd::Pid;
 
 use crate::control_plane::ControlPlane;
 use crate::kubeconfig::Server;
@@ -91,6 +92,11 @@ impl Office {
     /// Asks the controller to end; returns how it did, also when it had to be killed.
     pub fn end_controller(&mut self) -> Option<ExitStatus> {
         self.controller.take()?.stop(END)
+    }
+
+    /// The process of the controller, if it runs.
+    pub fn controller_pid(&self) -> Option<Pid> {
+        self.controller.as_ref().map(Process::pid)
     }
 
     /// Kills the controller as a crash would.
