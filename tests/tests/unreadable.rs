@@ -3,6 +3,7 @@
 #[path = "unreadable/bends.rs"]
 mod bends;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,9 +13,10 @@ use holdfast_client::Raw;
 use holdfast_tests::machine::{Blueprint, tiny};
 use holdfast_tests::story::{self, Story};
 use holdfast_tests::wait::{Look, wait_for};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::Role;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 /// What the others may take for each step of their lives.
@@ -42,6 +44,7 @@ async fn an_object_that_cannot_be_read_stops_nothing_else() -> Result<()> {
             tracing::info!("the API server refuses {word}");
         }
         told(story, &bent).await?;
+        both_wrote_an_event(story).await?;
         bystander.lives("beside").await.context("beside what is bent")?;
         let mut controller = story.site.controller().await;
         controller.stop();
@@ -135,6 +138,21 @@ async fn told(story: &Story<'_>, bent: &[Bend]) -> Result<()> {
             return Ok(Look::NotYet(format!("node a cannot read {of_a:?} objects")));
         }
         Ok(if missing.is_empty() { Look::Done(()) } else { Look::NotYet(format!("{missing:?}")) })
+    })
+    .await
+}
+
+/// Both programs name the machine that they cannot read, where its owner looks.
+async fn both_wrote_an_event(story: &Story<'_>) -> Result<()> {
+    let events: Api<Raw> = raw::<Event>(&story.client, Some(&story.namespace));
+    wait_for("events on old by both programs", LIMIT, async || {
+        let list = events.list(&ListParams::default()).await.context("no events")?;
+        let on_old = |event: &Value| event["regarding"]["name"] == "old" && event["reason"] == "Unreadable";
+        let told = list.items.iter().map(Raw::value).filter(|event| on_old(event));
+        let writers: BTreeSet<String> =
+            told.filter_map(|event| event["reportingController"].as_str().map(str::to_owned)).collect();
+        let both = writers.iter().eq(["holdfast-controller", "holdfast-node"]);
+        Ok(if both { Look::Done(()) } else { Look::NotYet(json!(writers).to_string()) })
     })
     .await
 }
