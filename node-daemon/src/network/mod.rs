@@ -255,6 +255,9 @@ impl Networks {
         }
         let needed = needed(&kernel, &self.host).await.map_err(failed())?;
         let claims = claims(record, &networks, &kernel, &needed).await.map_err(failed())?;
+        let pools: Vec<Ipv4Net> =
+            self.offer.subnet_pools.iter().filter_map(|pool| pool.parse().ok()).collect();
+        let claims = plan::into_pools(claims, &pools);
         let plan = plan::plan(record.uid, wanted, present, self.pool, &claims);
         match plan.map_err(|conflict| self.conflict(record, conflict))? {
             Plan::Ready => {}

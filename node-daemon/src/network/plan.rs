@@ -94,6 +94,16 @@ pub(crate) enum Conflict {
     ShareFull { share: usize, all: usize },
 }
 
+/// The same claims, where a route into a pool, or to all of it, stands against each subnet that overlaps it, however narrow:
+/// who offers a pool did not offer what lies behind that route. One wider than the pool leads past it.
+pub(crate) fn into_pools(claims: Vec<Claim>, pools: &[Ipv4Net]) -> Vec<Claim> {
+    let into = |claim: &Claim| {
+        claim.kind == ClaimKind::Route && pools.iter().any(|pool| pool.contains(&claim.subnet))
+    };
+    let one = |claim| if into(&claim) { Claim { kind: ClaimKind::Address, ..claim } } else { claim };
+    claims.into_iter().map(one).collect()
+}
+
 /// What to do for a network. `claims` are those of everybody else.
 ///
 /// A network keeps its subnet while that is free; a subnet that we chose is chosen anew when it is not. Where guests are

@@ -52,6 +52,17 @@ fn a_wider_route_is_no_clash_but_an_equal_or_narrower_one_is() {
 }
 
 #[test]
+fn a_route_into_a_pool_stands_against_every_subnet_there_and_one_past_it_against_none() {
+    let pools = [net("10.88.0.0/16"), net("10.20.0.0/16")];
+    let asked = |route| {
+        let claims = into_pools(vec![claim(route, ClaimKind::Route)], &pools);
+        fresh(wanted("10.20.5.0/28"), &claims).is_ok()
+    };
+    assert!(!asked("10.20.0.0/16") && !asked("10.20.4.0/22"));
+    assert!(asked("10.0.0.0/8") && asked("0.0.0.0/0") && asked("10.20.6.0/24"));
+}
+
+#[test]
 fn the_pool_may_lie_within_a_wide_route_but_avoids_routes_into_it() {
     let claims = [claim("10.0.0.0/8", ClaimKind::Route), claim("10.88.0.0/17", ClaimKind::Route)];
     assert_eq!(fresh(None, &claims), Ok(Plan::Create(net("10.88.128.0/24"))));
