@@ -31,6 +31,10 @@ pub(super) fn plug(digit: u8, bridge: &str) -> Wire {
     }
     ip(&format!("link set {near} master {bridge} up"));
     ip(&format!("link set {far} arp off up"));
+    // The kernel tells a bridge of a new carrier when it has the time; before, the port forwards nothing.
+    let forwards = || ip_says(&format!("-d link show {near}")).contains("state forwarding");
+    let mut looks = (0..500).map(|_| std::thread::sleep(std::time::Duration::from_millis(10)));
+    assert!(forwards() || looks.any(|()| forwards()), "the port of {near} does not forward");
     Wire::tap(&far)
 }
 
