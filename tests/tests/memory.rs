@@ -23,7 +23,7 @@ const SAMPLE: (usize, usize) = (60, 1_000);
 /// Each of the others is told first why it waits, which is one write each.
 const LIMIT: Duration = Duration::from_secs(900);
 /// Requests at once.
-const WRITERS: usize = 16;
+const WRITERS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_controller_survives_the_largest_objects_beside_usual_ones_within_its_limit() -> Result<()> {
@@ -31,8 +31,8 @@ async fn the_controller_survives_the_largest_objects_beside_usual_ones_within_it
     office.kill_controller();
     let (large, usual) = if std::env::var_os("HOLDFAST_LONG").is_some() { FULL } else { SAMPLE };
     let machines = namespaced::<VirtualMachine>(office.admin().await?, "default");
-    let all = (0..large).map(|n| (format!("large-{n}"), true));
-    let all = all.chain((0..usual).map(|n| (format!("usual-{n}"), false)));
+    let all = (0..usual).map(|n| (format!("usual-{n}"), false));
+    let all = all.chain((0..large).map(|n| (format!("large-{n}"), true)));
     let created = stream::iter(all).map(Ok).try_for_each_concurrent(WRITERS, async |(name, large)| {
         write(&machines, &name, large).await.with_context(|| name)
     });
