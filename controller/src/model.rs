@@ -21,6 +21,11 @@ use crate::unread::Unread;
 use crate::world::{Grants, Node, Settings, World};
 use crate::write::{Exactly, Kind, Target, Verb, Write};
 
+/// How many histories: so many, or what `PROPTEST_CASES` says, which proptest itself heeds only where no number is set.
+pub(crate) fn histories(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
 /// The objects, and what the hosts hold whatever the objects say.
 #[derive(Clone, Default)]
 pub(crate) struct Model {

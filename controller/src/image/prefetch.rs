@@ -104,7 +104,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::Model;
+    use crate::model::{Model, histories};
     use crate::write::Target;
 
     /// Namespace, digest, address and age in seconds.
@@ -183,7 +183,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig::with_cases(histories(48)))]
 
         #[test]
         fn no_namespace_pushes_out_anothers_fair_part(images in any_images(), flood in 0..200_u8) {

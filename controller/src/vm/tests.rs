@@ -6,7 +6,7 @@ use holdfast_api::condition::{self, READY, SCHEDULED};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::model::Model;
+use crate::model::{Model, histories};
 use crate::reconcile;
 use crate::world::{Binding, mark, status};
 use crate::write::{Kind, Target, Verb, Write};
@@ -207,7 +207,7 @@ fn settled(model: &Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(histories(128)))]
 
     #[test]
     fn whatever_happens_nothing_runs_twice_and_all_settles(turns in prop::collection::vec(turn(), 1..40)) {
