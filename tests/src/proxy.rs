@@ -1,8 +1,8 @@
 //! A proxy before the API server that counts writes and can cut the line after any of them.
 //!
 //! It listens without TLS on loopback and passes each client's own credentials on, so that a program's rights stay its
-//! own. A write that was let through has happened; whether its answer arrives is the story's choice. So "killed between
-//! two writes" needs nothing in the program under test.
+//! own. A write that was let through has happened; whether its answer arrives is the story's choice. A write that is kept
+//! waits here, and so does whoever sent it. So "killed between two writes" needs nothing in the program under test.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,6 +17,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::Response;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::files;
@@ -43,12 +44,13 @@ struct Shared {
     passed: Mutex<Vec<String>>,
 }
 
-/// A write on its way.
-struct Kept {
+/// A write on its way. Who sent it waits for the answer; without one it is refused when this is dropped.
+pub struct Kept {
     method: Method,
     path: String,
     headers: HeaderMap,
     body: Bytes,
+    answer: oneshot::Sender<Response>,
 }
 
 impl Proxy {
@@ -91,8 +93,8 @@ impl Proxy {
         self.shared.left.store(writes, Ordering::SeqCst);
     }
 
-    /// Lets this many more writes pass with their answers, then cuts the line and keeps the writes that come after, as a
-    /// line or a leader that sleeps does.
+    /// Lets this many more writes pass, then keeps those that come after, as a slow line does. All else passes, so that
+    /// whoever writes hears what it waits for and comes to its next write.
     pub fn keep_after(&self, writes: usize) {
         self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.shared.keeps.store(true, Ordering::SeqCst);
@@ -104,16 +106,25 @@ impl Proxy {
         !self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Sends the writes that were kept, and returns which were taken.
-    pub async fn deliver(&self) -> Result<Vec<String>> {
-        let kept = std::mem::take(&mut *self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Takes the writes that were kept, for their delivery.
+    pub fn take_kept(&self) -> Vec<Kept> {
+        std::mem::take(&mut *self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sends writes that were kept, and returns which were taken. Who still waits for an answer gets it.
+    pub async fn deliver(&self, kept: Vec<Kept>) -> Result<Vec<String>> {
         let mut taken = Vec::new();
-        for Kept { method, path, headers, body } in kept {
+        for Kept { method, path, headers, body, answer } in kept {
             let name = format!("{method} {path}");
             let target = format!("{}{path}", self.shared.upstream);
             let sent = self.shared.client.request(method, target).headers(headers).body(body).send().await;
-            if sent.context("could not deliver a write")?.status().is_success() {
+            let sent = sent.context("could not deliver a write")?;
+            if sent.status().is_success() {
                 taken.push(name);
+            }
+            if let Ok(response) = passed_on(sent) {
+                // One that was killed waits no more.
+                drop(answer.send(response));
             }
         }
         Ok(taken)
@@ -155,10 +166,11 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Result<Res
     let (parts, body) = request.into_parts();
     let counted = counts(&parts.method, parts.uri.path());
     if !shared.admit(counted) {
-        if counted && shared.keeps.load(Ordering::SeqCst) {
-            shared.keep(parts, body).await?;
+        match (shared.keeps.load(Ordering::SeqCst), counted) {
+            (true, true) => return shared.keep(parts, body).await,
+            (true, false) => {}
+            (false, _) => return Err(StatusCode::SERVICE_UNAVAILABLE),
         }
-        return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     if counted {
         let mut passed = shared.passed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,6 +184,10 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Result<Res
     if counted && lost {
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
+    passed_on(answer)
+}
+
+fn passed_on(answer: reqwest::Response) -> Result<Response, StatusCode> {
     let mut response = Response::builder().status(answer.status());
     if let Some(kind) = answer.headers().get(header::CONTENT_TYPE) {
         response = response.header(header::CONTENT_TYPE, kind);
@@ -180,12 +196,14 @@ async fn pass(State(shared): State<Arc<Shared>>, request: Request) -> Result<Res
 }
 
 impl Shared {
-    async fn keep(&self, parts: Parts, body: Body) -> Result<(), StatusCode> {
+    /// Keeps a write, and answers it with what comes of its delivery.
+    async fn keep(&self, parts: Parts, body: Body) -> Result<Response, StatusCode> {
         let body = to_bytes(body, BODY_LIMIT).await.map_err(|_| StatusCode::BAD_REQUEST)?;
         let path = parts.uri.to_string();
-        let kept = Kept { method: parts.method, path, headers: forwarded(parts.headers), body };
+        let (answer, delivered) = oneshot::channel();
+        let kept = Kept { method: parts.method, path, headers: forwarded(parts.headers), body, answer };
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
-        Ok(())
+        delivered.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
     }
 
     /// Whether the request may pass; a write that counts takes its place.

@@ -1,16 +1,18 @@
 //! The controller is killed after each of its writes, as a power cut would; the next one finishes the work, and nothing
-//! is held by two nodes. The write that it would have made next arrives once all of it was undone, as that of a leader who
-//! slept through its Lease: it brings nothing back. Guests play no part, so the nodes are played by the test.
+//! is held by two nodes. The write that it would have made next arrives once all of it was undone: it brings nothing back,
+//! and no more does a leader that slept through its Lease before that write and wakes. Guests play no part, so the nodes
+//! are played by the test.
 
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use holdfast_api::names::node_lease;
+use holdfast_api::names::{CONTROLLER, node_lease};
 use holdfast_api::{HypervisorNode, NodeEnrolment};
 use holdfast_tests::acting_node::request;
 use holdfast_tests::kubeconfig::{self, Login};
 use holdfast_tests::office::Office;
+use holdfast_tests::process::Process;
+use holdfast_tests::proxy::Kept;
 use holdfast_tests::scene::{ONE_AT_A_TIME, Scene, wait};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -18,10 +20,11 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
-/// A controller that has not written for this long after the cut waits for what it cannot hear any more.
-const QUIET: Duration = Duration::from_secs(15);
+/// What the leader's Lease lives without renewal: a leader that slept for this long has lost it.
+const LEASE: Duration = Duration::from_secs(15);
 /// More writes than any of these needs; a run in which nothing was cut ends the search earlier.
 const MOST_WRITES: usize = 40;
 
@@ -37,15 +40,10 @@ async fn killed_after(
     work().await?;
     office.proxy().keep_after(writes);
     office.start_controller()?;
-    let cut_since = OnceLock::new();
-    let cut = wait(office, "the cut, or the end", async || {
+    let cut = wait(office, "the next write, or the end", async || {
+        let (keeps, is_done) = (office.proxy().keeps(), done().await?);
         // Without a further write only the end shows that there were so many.
-        Ok(match (office.proxy().keeps(), office.proxy().is_cut(), done().await?) {
-            (true, _, _) | (false, true, true) => Some(true),
-            (false, false, true) => Some(false),
-            (false, true, false) => (cut_since.get_or_init(Instant::now).elapsed() > QUIET).then_some(true),
-            (false, false, false) => None,
-        })
+        Ok((keeps || is_done).then(|| keeps || office.proxy().is_cut()))
     });
     let cut = cut.await?;
     office.kill_controller();
@@ -61,7 +59,7 @@ async fn late_writes_bring_nothing_back(
     office: &Office,
     undone: impl AsyncFn() -> Result<bool>,
 ) -> Result<Vec<String>> {
-    let taken = office.proxy().deliver().await?;
+    let taken = office.proxy().deliver(office.proxy().take_kept()).await?;
     ensure!(taken.iter().all(|write| write.starts_with("POST ")), "taken although it was read: {taken:#?}");
     wait(office, "late writes to be undone", async || Ok(undone().await?.then_some(()))).await?;
     Ok(taken)
@@ -325,4 +323,121 @@ async fn a_controller_that_is_asked_to_end_hands_over_to_the_one_that_stands_by(
         Ok(scene.is_ready("default", "after").await?.then_some(()))
     })
     .await
+}
+
+/// A leader that sleeps, and the write that it has on its way.
+struct Sleeper {
+    leader: Process,
+    late: Vec<Kept>,
+}
+
+/// Leaders that follow each other: each makes some writes, falls asleep before the next one and loses the lead.
+struct Leaders {
+    awake: Process,
+    asleep: Vec<Sleeper>,
+    writes: usize,
+}
+
+impl Leaders {
+    async fn first(office: &mut Office, writes: usize) -> Result<Self> {
+        office.kill_controller();
+        run_out(office).await?;
+        Ok(Self { awake: office.another("leader-0")?, asleep: Vec::new(), writes })
+    }
+
+    /// One after the other falls asleep over this work, until one of them finishes it.
+    async fn sleep_over(&mut self, office: &Office, done: impl AsyncFn() -> Result<bool>) -> Result<()> {
+        let most = self.asleep.len() + MOST_WRITES;
+        while self.asleep.len() < most {
+            let keeps = wait(office, "the next write, or the end", async || {
+                let (keeps, is_done) = (office.proxy().keeps(), done().await?);
+                Ok((keeps || is_done).then_some(keeps))
+            });
+            if !keeps.await? {
+                return Ok(());
+            }
+            self.awake.signal(Signal::SIGSTOP);
+            let late = office.proxy().take_kept();
+            office.proxy().keep_after(self.writes);
+            run_out(office).await?;
+            let next = office.another(&format!("leader-{}", self.asleep.len() + 1))?;
+            let leader = std::mem::replace(&mut self.awake, next);
+            self.asleep.push(Sleeper { leader, late });
+        }
+        bail!("{MOST_WRITES} leaders did not finish it")
+    }
+
+    /// All wake up: their writes arrive, they go on from there, and end.
+    async fn wake(&mut self, office: &Office) -> Result<()> {
+        for Sleeper { leader, late } in &mut self.asleep {
+            let taken = office.proxy().deliver(std::mem::take(late)).await?;
+            ensure!(
+                taken.iter().all(|write| write.starts_with("POST ")),
+                "taken although it was read: {taken:#?}"
+            );
+            leader.signal(Signal::SIGCONT);
+        }
+        for Sleeper { leader, .. } in &mut self.asleep {
+            let ended = wait(office, "who lost the lead to end", async || Ok(leader.ended())).await?;
+            let log = holdfast_tests::files::read(leader.log())?;
+            ensure!(!ended.success() && log.contains("the lead was lost"), "it ended with {ended}: {log}");
+        }
+        self.awake.must_run()
+    }
+}
+
+/// The leader's Lease runs out: a successor empties it so too, once its time is over.
+async fn run_out(office: &Office) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(office.admin().await?, "holdfast-system");
+    let empty =
+        json!({"holderIdentity": null, "acquireTime": null, "renewTime": null, "leaseDurationSeconds": null});
+    let emptied =
+        leases.patch(CONTROLLER, &PatchParams::default(), &Patch::Merge(json!({"spec": empty}))).await;
+    emptied.map(drop).context("could not empty the Lease")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_sleeps_through_its_lease_before_a_write_brings_nothing_back() -> Result<()> {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (mut office, scene) = Scene::set("crashes-sleep", &["a", "b"]).await?;
+    let long = std::env::var_os("HOLDFAST_LONG").is_some();
+    let mut leaders = Leaders::first(&mut office, if long { 1 } else { 4 }).await?;
+
+    office.proxy().keep_after(0);
+    scene.create("default", "web").await?;
+    leaders.sleep_over(&office, async || scene.is_ready("default", "web").await).await?;
+    office.proxy().keep_after(0);
+    scene.delete("default", "web").await?;
+    leaders.sleep_over(&office, async || scene.is_clear("default").await).await?;
+    if long {
+        come_and_go(&office, &mut leaders).await?;
+    }
+    office.proxy().mend();
+    let fell_asleep = Instant::now();
+    wait(&office, "it to be gone", async || Ok(scene.is_clear("default").await?.then_some(()))).await?;
+    println!("{} leaders sleep", leaders.asleep.len());
+    ensure!(leaders.asleep.len() > if long { 20 } else { 2 }, "the proxy counts too few writes");
+
+    tokio::time::sleep(LEASE.saturating_sub(fell_asleep.elapsed())).await;
+    leaders.wake(&office).await?;
+    let admin = office.admin().await?;
+    wait(&office, "late writes to be undone", async || {
+        let undone = scene.is_clear("default").await? && is_nobody(&admin, "goes").await?;
+        Ok(undone.then_some(()))
+    })
+    .await
+}
+
+/// A node enrols and is removed, while leaders sleep over it.
+async fn come_and_go(office: &Office, leaders: &mut Leaders) -> Result<()> {
+    let (asks, admin) = (asking(office).await?, office.admin().await?);
+    let wanted = request("goes", &rcgen::KeyPair::generate().context("no key")?)?;
+    office.proxy().keep_after(0);
+    asks.create(&PostParams::default(), &wanted).await.context("not asked")?;
+    leaders.sleep_over(office, async || has_certificate(&asks, &wanted.name_any()).await).await?;
+    let nodes: Api<HypervisorNode> = Api::all(admin.clone());
+    office.proxy().keep_after(0);
+    nodes.delete("goes", &DeleteParams::default()).await.context("could not delete the node")?;
+    let gone = async || Ok(nodes.get_opt("goes").await?.is_none() && is_nobody(&admin, "goes").await?);
+    leaders.sleep_over(office, gone).await
 }
