@@ -13,7 +13,7 @@ use holdfast_tests::kubeconfig::{self, Login};
 use holdfast_tests::office::Office;
 use holdfast_tests::process::Process;
 use holdfast_tests::proxy::Kept;
-use holdfast_tests::scene::{ONE_AT_A_TIME, Scene, wait};
+use holdfast_tests::scene::{Scene, wait};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
@@ -67,7 +67,6 @@ async fn late_writes_bring_nothing_back(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_binding_is_finished_by_the_next_controller() -> Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let (mut office, scene) = Scene::set("crashes-binding", &["a", "b"]).await?;
     for writes in 1..MOST_WRITES {
         let name = format!("vm-{writes}");
@@ -90,7 +89,6 @@ async fn a_binding_is_finished_by_the_next_controller() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_is_finished_by_the_next_controller() -> Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let (mut office, scene) = Scene::set("crashes-deletion", &["a", "b"]).await?;
     for writes in 1..MOST_WRITES {
         let name = format!("vm-{writes}");
@@ -114,7 +112,6 @@ async fn a_deletion_is_finished_by_the_next_controller() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_enrolment_is_finished_by_the_next_controller() -> Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let (mut office, _scene) = Scene::set("crashes-enrolment", &[]).await?;
     let asks = asking(&office).await?;
     let admin = office.admin().await?;
@@ -163,7 +160,6 @@ async fn is_nobody(admin: &Client, node: &str) -> Result<bool> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_of_a_node_is_finished_by_the_next_controller() -> Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let (mut office, mut scene) = Scene::set("crashes-node", &["stays"]).await?;
     let admin = office.admin().await?;
     // Each round enrols a node.
@@ -227,7 +223,6 @@ fn ensure_many(writes: usize, at_least: usize) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_the_store_lost_is_given_back_and_not_to_another_node() -> Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let (mut office, scene) = Scene::set("crashes-store", &["a", "b"]).await?;
     scene.create("default", "web").await?;
     let ready = async || Ok(scene.is_ready("default", "web").await?.then_some(()));
@@ -257,7 +252,6 @@ async fn cordon(admin: &Client, node: &str, cordoned: bool) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_with_virtual_machines_deletes_cleanly() -> Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let (office, scene) = Scene::set("crashes-namespace", &["a", "b"]).await?;
     let namespaces: Api<Namespace> = Api::all(office.admin().await?);
     let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "shop"}}))?;
@@ -275,7 +269,6 @@ async fn a_namespace_with_virtual_machines_deletes_cleanly() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_deleted_releases_its_machines_and_loses_its_rights() -> Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let (office, scene) = Scene::set("crashes-removal", &["a", "b"]).await?;
     scene.create("default", "web").await?;
     let ready = async || Ok(scene.is_ready("default", "web").await?.then_some(()));
@@ -308,7 +301,6 @@ async fn a_node_that_is_deleted_releases_its_machines_and_loses_its_rights() -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_that_is_asked_to_end_hands_over_to_the_one_that_stands_by() -> Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let (mut office, scene) = Scene::set("handover", &["a"]).await?;
     let mut second = office.another("second")?;
     let log = second.log().to_owned();
@@ -398,7 +390,6 @@ async fn run_out(office: &Office) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_sleeps_through_its_lease_before_a_write_brings_nothing_back() -> Result<()> {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let (mut office, scene) = Scene::set("crashes-sleep", &["a", "b"]).await?;
     let long = std::env::var_os("HOLDFAST_LONG").is_some();
     let mut leaders = Leaders::first(&mut office, if long { 1 } else { 4 }).await?;
