@@ -90,18 +90,91 @@ fn recorder(client: Client, objects: &Objects) -> Recorder {
     Recorder::new(client, Reporter { controller: names::NODE_DAEMON.to_owned(), instance })
 }
 
-/// Gives the note back when the API did not answer; what it refuses is dropped.
+/// Gives the note back while the API is away or too busy. What it refused is dropped, and so is what it took with an
+/// answer that cannot be read: a note that waits would hold up those of every other namespace.
 async fn send(recorder: &Recorder, note: Note) -> Option<Note> {
     match tokio::time::timeout(TIMEOUT, recorder.publish(&note.event, &note.regarding)).await {
         Ok(Ok(())) => None,
-        Ok(Err(kube::Error::Api(status))) if status.code < 500 && status.code != 429 => {
-            debug!(error = %status.message, reason = note.event.reason, "event refused");
+        Ok(Err(error)) if !passes(&error) => {
+            debug!(%error, reason = note.event.reason, "event refused, or its answer cannot be read");
             None
         }
         Ok(Err(_)) | Err(_) => Some(note),
     }
 }
 
+/// Whether the same write may succeed later.
+fn passes(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500 || status.code == 429,
+        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+        _ => false,
+    }
+}
+
 pub(super) fn shortened(note: &str) -> String {
     note.char_indices().take_while(|(at, c)| at + c.len_utf8() <= LONGEST_NOTE).map(|(_, c)| c).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use kube::client::Body;
+
+    use super::*;
+
+    const MENDED: &str = r#"{"metadata":{},"involvedObject":{}}"#;
+    const BENT: &str = r#"{"metadata":{"managedFields":[{"manager":"edit","time":"9999-12-31T00:00:00Z"}]},"involvedObject":{}}"#;
+
+    /// A recorder at an API that gives these answers, one to each write; none is a connection that breaks.
+    fn recorder(answers: impl IntoIterator<Item = Option<(u16, &'static str)>>) -> Recorder {
+        let answers: Mutex<VecDeque<_>> = Mutex::new(answers.into_iter().collect());
+        let api = tower::service_fn(move |_: http::Request<Body>| {
+            let answer = answers.lock().unwrap().pop_front().flatten();
+            std::future::ready(match answer {
+                Some((code, body)) => Ok(http::Response::builder()
+                    .status(code)
+                    .body(Body::from(body.as_bytes().to_vec()))
+                    .unwrap()),
+                None => Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
+            })
+        });
+        let reporter = Reporter { controller: names::NODE_DAEMON.to_owned(), instance: None };
+        Recorder::new(Client::new(api, "shop"), reporter)
+    }
+
+    fn note(name: &str) -> Note {
+        let regarding = ObjectReference {
+            name: Some(name.to_owned()),
+            namespace: Some("shop".to_owned()),
+            ..ObjectReference::default()
+        };
+        let reason = "Started".to_owned();
+        let event =
+            Event { type_: EventType::Normal, action: reason.clone(), reason, note: None, secondary: None };
+        Note { regarding, event }
+    }
+
+    #[tokio::test]
+    async fn an_event_whose_answer_cannot_be_read_holds_up_no_other() {
+        let recorder = recorder([Some((201, MENDED)), Some((200, BENT)), Some((201, MENDED))]);
+        for vm in ["bent", "bent", "other"] {
+            assert!(send(&recorder, note(vm)).await.is_none(), "the note about {vm} was taken");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_is_kept_as_long_as_the_api_does_not_take_it() {
+        let kept = [None, Some((500, "broken")), Some((503, "no backend")), Some((429, "slower"))];
+        let dropped = [Some((403, "no")), Some((404, "no such page"))];
+        let recorder = recorder(kept.into_iter().chain(dropped));
+        for answer in kept {
+            assert!(send(&recorder, note("web")).await.is_some(), "{answer:?}");
+        }
+        for answer in dropped {
+            assert!(send(&recorder, note("web")).await.is_none(), "{answer:?}");
+        }
+    }
 }
