@@ -159,7 +159,7 @@ async fn serve(objects: Objects, client: Client, namespace: String) {
 /// Follows a kind that virtual machines refer to: only a new spec is of interest.
 async fn referred<K>(client: &Client, place: (&Shelf<K>, &str, &Unread), changes: &Changes)
 where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone,
     K: Default + serde::de::DeserializeOwned + Send + 'static,
 {
     let api = holdfast_client::namespaced::<K>(client.clone(), place.1);

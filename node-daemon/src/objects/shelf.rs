@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use super::Lookup;
@@ -102,6 +103,27 @@ impl<K: ResourceExt> Shelf<K> {
     /// An object has a version that cannot be read; the one before stays.
     pub(super) fn blur(&self, namespace: &str, name: &str) {
         self.write(namespace, |section| section.unreadable.insert(name.to_owned()));
+    }
+
+    /// The present version cannot be read, but its metadata says that it is being deleted. Returns what is held before
+    /// and after, unless that was known.
+    pub(super) fn leave(&self, namespace: &str, name: &str, present: &ObjectMeta) -> Option<(Arc<K>, Arc<K>)>
+    where
+        K: Clone,
+    {
+        let since = present.deletion_timestamp.as_ref()?;
+        self.write(namespace, |section| {
+            let held = section.items.get_mut(name).filter(|held| held.meta().uid == present.uid)?;
+            let known = held.meta().deletion_timestamp.is_some();
+            if known && held.meta().resource_version == present.resource_version {
+                return None;
+            }
+            let before = held.clone();
+            let meta = Arc::make_mut(held).meta_mut();
+            meta.deletion_timestamp = Some(since.clone());
+            meta.resource_version.clone_from(&present.resource_version);
+            Some((before, held.clone()))
+        })
     }
 
     /// A whole list was read; returns what was there before. The unreadable ones stay as they were.
