@@ -21,8 +21,8 @@ const ALONE: usize = 16 << 20;
 /// How many objects of a path a page may have now, by path.
 type Counts = Arc<Mutex<HashMap<String, u32>>>;
 
-/// The same client, whose lists never hold more than 2 MiB of what was sent at a time. Only lists that ask for pages have
-/// any: those of a watch do.
+/// The same client, whose pages have at most 2 MiB of what was sent, or one object. Only lists that ask for pages have any:
+/// those of a watch do.
 pub fn paged(client: Client) -> Client {
     let counts = Counts::default();
     let namespace = client.default_namespace().to_owned();
